@@ -1,0 +1,1 @@
+"""What a data set holds, said without any record of it. Start at `data_set.DataSet`."""

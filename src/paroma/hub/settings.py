@@ -1,0 +1,56 @@
+"""What an operator sets at a hub. Choosing another database or certificate is configuration, never another code path."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from paroma.kernel.errors import BadInput
+
+FILE = "hub.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSettings:
+    """Settings of `paroma hub`: from `hub.toml` in its folder and from variables `PAROMA_...`.
+
+    folder: keys, certificates, uploads, and the database if none is named. url: the origin under which members reach
+    the hub. certificate, key, authority: PEM files of a certificate of your own; the hub makes its own where they are
+    not set. patience_seconds: how long a round waits for a silent site before it goes on without it.
+    """
+
+    folder: Path
+    name: str
+    url: str
+    host: str = "127.0.0.1"
+    port: int = 8443
+    store: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    authority: Path | None = None
+    patience_seconds: float = 10.0
+
+    @property
+    def database(self) -> str:
+        """Address of the database."""
+        return self.store or f"sqlite:///{self.folder / 'hub.db'}"
+
+    def __post_init__(self) -> None:
+        given = [self.certificate, self.key, self.authority]
+        if any(given) and not all(given):
+            raise BadInput(
+                "certificate, key and authority are not all set", do="set all three, or none for the hub's own"
+            )
+        if self.patience_seconds <= 0:
+            raise BadInput("`patience_seconds` is not above 0", do="set it to a number of seconds such as 10")
+
+
+def to_toml(settings: HubSettings) -> str:
+    """The file that `paroma hub init` writes: what was chosen, one line each."""
+    lines = [
+        f'name = "{settings.name}"',
+        f'url = "{settings.url}"',
+        f'host = "{settings.host}"',
+        f"port = {settings.port}",
+    ]
+    if settings.store:
+        lines.append(f'store = "{settings.store}"')
+    return "\n".join(["# Settings of this hub. Every key is described in the reference.", 'folder = "."', *lines, ""])

@@ -1,0 +1,1 @@
+"""What every room stands on: ids, clock, randomness, errors, canonical JSON, settings, store, wire."""

@@ -1,0 +1,1 @@
+"""What is computed: secure sums, their disclosure, the algorithms over them, and the runs that put them in order."""

@@ -1,0 +1,126 @@
+"""What runs inside the sandbox: rows in, integer totals out. Knows no permit, no patient, no key.
+
+The live bits may change at any moment: each batch of 1,024 rows reads them afresh, and a row whose bit is 0 is not
+looked at.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from paroma.kernel.errors import BadInput
+from paroma.kernel.ids import PatientId
+from paroma.kernel.wire import framing
+from paroma.learn.algorithms import design, evaluate, logistic, statistics
+from paroma.learn.algorithms.query import Descent, Evaluate, Logistic, Newton, Statistics
+from paroma.learn.algorithms.request import Reply, Request
+from paroma.learn.algorithms.table import TableUnfit, columns
+from paroma.learn.disclosure.door import Update
+from paroma.learn.secagg.layout import Field
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+BATCH: Final = 1024  # rows, a multiple of 8
+MOST_REQUEST: Final = 1 << 20  # bytes
+
+
+class ReplyUnfit(BadInput):
+    """The worker's reply does not fit what it was asked."""
+
+
+def compute(payload: bytes, tables: list[memoryview]) -> bytes:
+    """The worker's entry. payload: a Request, msgpack. tables: the cohort (an Arrow IPC stream), the live bits
+    (lowest first).
+
+    Returns a Reply, msgpack. Raises BadInput.
+    """
+    request = framing.unpack(payload, Request, MOST_REQUEST)
+    if len(tables) != 2:
+        raise TableUnfit("a worker needs the cohort's table and the live bits", do="hand over both")
+    with pa.ipc.open_stream(pa.py_buffer(tables[0]), options=pa.ipc.IpcReadOptions(use_threads=False)) as stream:
+        table = stream.read_all()
+    rows, live = table.num_rows, tables[1].cast("B")
+    if rows > request.most_patients or len(live) < (rows + 7) // 8:
+        raise TableUnfit(
+            "the cohort is larger than the cap, or than its live bits", do="cap the cohort when it is assembled"
+        )
+    used = np.zeros(rows, np.bool_)
+    total: dict[str, F64 | I64] = {}
+    for start in range(0, rows, BATCH):
+        size = min(BATCH, rows - start)
+        alive = _bits(live, start, size)
+        used[start : start + size] = alive
+        if alive.any():
+            part = _contribute(request, _read(table, start, size, alive, request))
+            total = {name: total[name] + value for name, value in part.items()} if total else part
+    totals = [_on_grid(field, total.get(field.name)) for field in request.layout.fields]
+    counted = int(totals[0][0])
+    reply = Reply(
+        totals=np.concatenate(totals).astype("<i8").tobytes(),
+        used=np.packbits(used, bitorder="little").tobytes(),
+        rows=counted,
+    )
+    return framing.pack(reply)
+
+
+def received(reply: bytes, request: Request, patients: Sequence[PatientId], *, attempt: str, question: str) -> Update:
+    """The worker's reply as an update, checked against the request. patients: the cohort's, in row order. Raises
+    BadInput.
+    """
+    length = sum(field.length for field in request.layout.fields)
+    answer = framing.unpack(reply, Reply, 8 * length + len(patients) + 1024)
+    if len(answer.totals) != 8 * length or len(answer.used) != (len(patients) + 7) // 8:
+        raise ReplyUnfit(
+            "the worker's reply has another size than was asked for", do="look into the site's worker notes"
+        )
+    used = np.unpackbits(np.frombuffer(answer.used, np.uint8), count=len(patients), bitorder="little")
+    return Update(
+        attempt=attempt,
+        question=question,
+        layout=request.layout,
+        totals=np.frombuffer(answer.totals, "<i8").astype(np.int64),
+        rows=answer.rows,
+        patients=tuple(patients[i] for i in np.flatnonzero(used).tolist()),
+        bound=request.bound,
+    )
+
+
+def _bits(live: memoryview, start: int, size: int) -> Bool:
+    """The live bits of a batch, as they are at this moment: copied once, then used."""
+    now = bytes(live[start // 8 : (start + size + 7) // 8])
+    return np.unpackbits(np.frombuffer(now, np.uint8), count=size, bitorder="little").astype(np.bool_)
+
+
+def _read(table: pa.Table, start: int, size: int, alive: Bool, request: Request) -> dict[str, F64]:
+    """The columns of a batch's rows that are alive and that the query is about."""
+    batch = table.slice(start, size)
+    if not alive.all():
+        batch = batch.filter(pa.array(alive))
+    read = columns(batch, request.features)
+    chosen = design.selected(read, request.query.rows, int(alive.sum()))
+    return {name: column[chosen] for name, column in read.items()}
+
+
+def _contribute(request: Request, read: dict[str, F64]) -> dict[str, F64 | I64]:
+    match request.query, request.step:
+        case Statistics() as query, _:
+            bits = next((field.scale_bits for field in request.layout.fields if field.name == "sums"), 0)
+            return dict(statistics.contribute(query, request.model, read, request.bound, bits))
+        case Evaluate() as query, _:
+            return dict(evaluate.contribute(query, request.model, read, request.bound))
+        case Logistic() as query, (Newton() | Descent()) as step:
+            return logistic.contribute(query, request.model, step, read, request.bound)
+        case _:
+            raise ReplyUnfit("the step does not belong to the query", do="ask with the query's own step")
+
+
+def _on_grid(field: Field, value: F64 | I64 | None) -> I64:
+    if value is None:
+        return np.zeros(field.length, np.int64)
+    if value.dtype.kind == "f":
+        value = np.rint(np.ldexp(value, field.scale_bits))
+    return value.astype(np.int64)

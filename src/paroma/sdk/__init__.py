@@ -1,0 +1,1 @@
+"""What a data scientist uses in a notebook. Loads no numpy."""

@@ -1,0 +1,57 @@
+"""Persons, single-use links, browser sessions, the revocation epoch."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
+
+METADATA = MetaData()
+
+PEOPLE = Table(
+    "identity_people",
+    METADATA,
+    Column("person", String(40), primary_key=True),
+    Column("name", String(120), nullable=False),  # as shown
+    Column("role", String(20), nullable=False),
+    Column("site", String(40)),  # None: of no site
+    Column("thumbprint", String(43), nullable=False, unique=True),  # a key is one person's, in one role
+    Column("jwk", String(400), nullable=False),  # canonical JSON
+    Column("enrolled", Float(53), nullable=False),  # seconds since 1970, as all times here
+    Column("revoked", Float(53)),
+)
+
+LINKS = Table(
+    "identity_links",
+    METADATA,
+    Column("hash", String(64), primary_key=True),  # SHA-256 of the code: the code itself is kept nowhere
+    Column("kind", String(10), nullable=False),  # enrol | browser
+    Column("subject", String(64)),  # browser: whose session it opens
+    Column("name", String(120), nullable=False),
+    Column("role", String(20), nullable=False),  # a Role, or `patient`
+    Column("site", String(40)),
+    Column("made", Float(53), nullable=False),
+    Column("ends", Float(53), nullable=False),
+    Column("session_seconds", Float(53)),  # browser: life of the session that it opens
+    Column("used", Float(53)),
+    Column("used_by", String(64)),  # enrol: thumbprint; browser: id of the session
+)
+
+SESSIONS = Table(
+    "identity_sessions",
+    METADATA,
+    Column("session", String(40), primary_key=True),  # its name in lists; opens nothing
+    Column("hash", String(64), nullable=False, unique=True),  # SHA-256 of the cookie
+    Column("subject", String(64), nullable=False),
+    Column("name", String(120), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("site", String(40)),
+    Column("browser", String(120), nullable=False),  # as it called itself, for the list of sessions
+    Column("opened", Float(53), nullable=False),
+    Column("ends", Float(53), nullable=False),
+    Column("revoked", Boolean, nullable=False),
+    Index("identity_sessions_subject", "subject"),
+)
+
+EPOCH = Table(
+    "identity_epoch",
+    METADATA,
+    Column("one", Integer, primary_key=True),  # always 1: there is one epoch
+    Column("number", BigInteger, nullable=False),
+)

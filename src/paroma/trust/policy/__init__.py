@@ -1,0 +1,1 @@
+"""Every request is decided here: Cedar policies over fresh, typed facts. Start at `decide.py`."""

@@ -1,0 +1,160 @@
+"""Charts as SVG text: one accent line, direct labels, a title and a description, and the same as a table beneath.
+
+Two drawings each, wide and narrow, so that text stays 13 px on a phone. Values come in as numbers; nothing here rounds them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, log
+
+from markupsafe import Markup, escape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A value by round: what has happened, and how many rounds are still to come."""
+
+    title: str
+    description: str
+    unit: str
+    values: tuple[float, ...]  # from round 0 on
+    rounds: int  # in all
+    ident: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """One line of a forest plot: an odds ratio and its 95 % interval."""
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forest:
+    """Odds ratios one under the other, on a logarithmic axis."""
+
+    title: str
+    description: str
+    effects: tuple[Effect, ...]
+    ident: str
+
+
+def curve(chart: Curve) -> Markup:
+    """Both drawings of a curve."""
+    return Markup("").join((_curve(chart, "only-wide", 640, 290, 6), _curve(chart, "only-narrow", 250, 250, 4)))
+
+
+def _curve(chart: Curve, shown: str, width: int, height: int, ticks: int) -> Markup:
+    left, right, top, bottom = 48, width - 14, 18, height - 40
+    low, high = _span(chart.values)
+    rounds = max(chart.rounds, len(chart.values) - 1, 1)
+
+    def x(round_: float) -> float:
+        return left + (right - left) * round_ / rounds
+
+    def y(value: float) -> float:
+        return bottom - (bottom - top) * (value - low) / (high - low)
+
+    parts = [
+        _text(left - 8, y(v) + 4, _short(v), "end") + f'<path class="gridline" d="M{left} {y(v):.1f}H{right}"/>'
+        for v in _steps(low, high, 4)
+    ]
+    parts += [_text(x(r), bottom + 20, str(r), "middle") for r in _whole(rounds, ticks)]
+    parts.append(f'<path class="axis" d="M{left} {bottom}H{right}"/>')
+    parts.append(_text((left + right) / 2, height - 4, "round", "middle"))
+    points = [(x(i), y(v)) for i, v in enumerate(chart.values)]
+    if points:
+        parts.append('<path class="line" d="M' + "L".join(f"{a:.1f} {b:.1f}" for a, b in points) + '"/>')
+        parts += [f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="4"/>' for a, b in points[:-1]]
+        a, b = points[-1]
+        parts.append(f'<circle class="dot-now" cx="{a:.1f}" cy="{b:.1f}" r="5.5"/>')
+        late = a > (left + right) / 2
+        parts.append(
+            _text(a - 10 if late else a + 12, b - 12, f"{_short(chart.values[-1])} after round {len(points) - 1}",
+                  "end" if late else "start", "say")
+        )  # fmt: skip
+    return _svg(shown, width, height, f"{chart.ident}-{shown}", chart.title, chart.description, parts)
+
+
+def forest(chart: Forest) -> Markup:
+    """Both drawings of a forest plot."""
+    return Markup("").join((_forest(chart, "only-wide", 520), _forest(chart, "only-narrow", 250)))
+
+
+def _forest(chart: Forest, shown: str, width: int) -> Markup:
+    narrow = width < 400
+    row, top = (44, 8) if narrow else (34, 8)
+    left, right = (8, width - 8) if narrow else (190, width - 130)
+    height = top + row * len(chart.effects) + 44
+    ends = [log(v) for e in chart.effects for v in (e.low, e.high)] or [0.0]
+    low, high = min(*ends, log(0.5)), max(*ends, log(2.0))
+
+    def x(ratio: float) -> float:
+        return left + (right - left) * (log(ratio) - low) / (high - low)
+
+    floor = height - 38
+    marks = [m for m in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32) if exp(low) <= m <= exp(high)]
+    parts = [
+        f'<path class="{"axis" if m == 1 else "gridline"}" d="M{x(m):.1f} {top}V{floor}"/>'
+        + _text(x(m), floor + 18, f"{m:g}", "middle")
+        for m in marks
+    ]
+    parts.append(_text((left + right) / 2, height - 3, "odds ratio, 95 % interval", "middle"))
+    for i, effect in enumerate(chart.effects):
+        line = top + row * i + (34 if narrow else 20)
+        parts.append(_text(0, line - 14 if narrow else line + 4, effect.name, "start"))
+        parts.append(f'<path class="line" d="M{x(effect.low):.1f} {line}H{x(effect.high):.1f}"/>')
+        parts.append(f'<circle class="dot" cx="{x(effect.ratio):.1f}" cy="{line}" r="5.5"/>')
+        said = f"{effect.ratio:.2f}" if narrow else f"{effect.ratio:.2f} ({effect.low:.2f}-{effect.high:.2f})"
+        parts.append(_text(width, line - 14 if narrow else line + 4, said, "end", "say"))
+    return _svg(shown, width, height, f"{chart.ident}-{shown}", chart.title, chart.description, parts)
+
+
+def strip(*, spent: float, held: float, most: float, title: str, ident: str) -> Markup:
+    """How much of a budget is spent, how much is held for what is to come."""
+    scale = 300 / most if most > 0 else 0.0
+    spent_, held_ = min(spent * scale, 300), min((spent + held) * scale, 300)
+    return Markup(
+        f'<svg class="strip" viewBox="0 0 300 16" preserveAspectRatio="none" role="img" aria-labelledby="{escape(ident)}">'
+        f'<title id="{escape(ident)}">{escape(title)}</title>'
+        f'<rect class="bar" x="0" y="0" width="{spent_:.1f}" height="16"/>'
+        f'<rect class="bar-held" x="{spent_:.1f}" y=".5" width="{max(held_ - spent_, 0):.1f}" height="15" '
+        'vector-effect="non-scaling-stroke"/></svg>'
+    )
+
+
+def _svg(shown: str, width: int, height: int, ident: str, title: str, description: str, parts: Sequence[str]) -> Markup:
+    ident = escape(ident)
+    return Markup(
+        f'<svg class="{shown}" viewBox="0 0 {width} {height}" role="img" aria-labelledby="{ident}-t {ident}-d">'
+        f'<title id="{ident}-t">{escape(title)}</title><desc id="{ident}-d">{escape(description)}</desc>' + "".join(parts) + "</svg>"
+    )
+
+
+def _text(x: float, y: float, what: str, anchor: str, voice: str = "") -> str:
+    named = f' class="{voice}"' if voice else ""
+    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(what)}</text>'
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    room = (high - low) * 0.1 or abs(high) * 0.1 or 1.0
+    return low - room, high + room
+
+
+def _steps(low: float, high: float, most: int) -> list[float]:
+    return [low + (high - low) * i / most for i in range(1, most)]
+
+
+def _whole(rounds: int, most: int) -> list[int]:
+    step = max(1, -(-rounds // most))
+    return list(range(0, rounds + 1, step))
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"

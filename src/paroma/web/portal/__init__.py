@@ -1,0 +1,1 @@
+"""The patient's pages at a site. They work without script; start at `views`."""

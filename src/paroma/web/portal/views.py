@@ -1,0 +1,89 @@
+"""What a patient sees: who used the records, how to say no, and the receipt. No word of the field, no script.
+
+Each view is filled by the site from its own store; nothing here decides or counts.
+"""
+
+from dataclasses import dataclass
+
+from paroma.web.kit.pages import render
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clinic:
+    """Whose pages these are: a patient sees the clinic's name first."""
+
+    name: str
+    phone: str
+    hours: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyUse:
+    """One study that used, or is using, the records."""
+
+    study: str  # id, for the form
+    title: str
+    asked_by: str
+    purpose: str  # a clause: "looked for what raises the risk of heart disease"
+    people: int
+    at: float  # seconds since 1970
+    rule: str  # a sentence: "Allowed by your yes of 3 May 2026"
+    counted: str  # a sentence: "You were counted in rounds 1 to 4."
+    entries: tuple[int, ...]  # where the clinic's log says so
+    genuine: bool | None  # None: could not be checked just now
+    running: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What the patient has decided, as it stands."""
+
+    research: bool
+    sentence: str  # "yes to research at universities"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What is said after a no, and can be printed."""
+
+    number: str
+    said_at: float
+    seconds: float
+    covers: str
+    before: tuple[str, ...]  # what had already happened, a sentence each
+    entry: int
+    sites: int  # hospitals that hold the head of the log which contains the entry
+    checked: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Someone:
+    """The patient who is looking."""
+
+    name: str
+
+
+def home(clinic: Clinic, someone: Someone, uses: tuple[StudyUse, ...], choice: Choice) -> str:
+    """GET /me"""
+    return render("portal/home.html", clinic=clinic, someone=someone, uses=uses, choice=choice)
+
+
+def uses_page(clinic: Clinic, someone: Someone, uses: tuple[StudyUse, ...]) -> str:
+    """GET /me/uses"""
+    return render("portal/uses.html", clinic=clinic, someone=someone, uses=uses)
+
+
+def withdraw_page(clinic: Clinic, someone: Someone, uses: tuple[StudyUse, ...], *, form_key: str) -> str:
+    """GET /me/withdraw"""
+    running = tuple(use for use in uses if use.running)
+    return render("portal/withdraw.html", clinic=clinic, someone=someone, running=running, form_key=form_key)
+
+
+def receipt_page(clinic: Clinic, someone: Someone, receipt: Receipt, *, form_key: str) -> str:
+    """GET /me/receipts/{number}"""
+    return render("portal/receipt.html", clinic=clinic, someone=someone, receipt=receipt, form_key=form_key)
+
+
+def closed_page(clinic: Clinic, *, headline: str, what_to_do: str) -> str:
+    """A link that has been used, has run out or never was: all look the same."""
+    return render("portal/closed.html", clinic=clinic, headline=headline, what_to_do=what_to_do)

@@ -1,0 +1,158 @@
+"""What every test may ask for, and an honest account of what was not run.
+
+--store=sqlite|postgres|both: which database the tests that use a store run on. PostgreSQL is started once, and each test has
+a schema of its own. Tests marked `data`, `apt` or `soak` are left out where their need is not met; a closing line says so, and
+with CI=true anything left out (but the soak, which has its own command) makes the run fail.
+"""
+
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from paroma.kernel.blocking import Threads
+from paroma.kernel.disk import Disk, SystemDisk
+from paroma.kernel.store.database import Store, open_store
+from paroma.lab.postgres import Postgres
+
+NOT_RUN = pytest.StashKey[Counter[str]]()
+POSTGRES = pytest.StashKey[Postgres]()
+KINDS = {"sqlite": ["sqlite"], "postgres": ["postgres"], "both": ["sqlite", "postgres"]}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--store", choices=sorted(KINDS), default="sqlite", help="database of the tests that use a store")
+
+
+def pytest_configure(config):
+    config.stash[NOT_RUN] = Counter()
+
+
+def pytest_generate_tests(metafunc):
+    if "store_kind" in metafunc.fixturenames:
+        metafunc.parametrize("store_kind", KINDS[metafunc.config.getoption("--store")], indirect=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    kept, dropped = [], []
+    for item in items:
+        reason = _missing(item)
+        if reason:
+            config.stash[NOT_RUN][reason] += 1
+        soak = item.get_closest_marker("soak") and "soak" not in config.getoption("markexpr")
+        (dropped if reason or soak else kept).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+def pytest_sessionfinish(session):
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    for report in terminal.stats.get("skipped", []):
+        session.config.stash[NOT_RUN][report.longrepr[2].removeprefix("Skipped: ")] += 1
+    if session.config.stash[NOT_RUN] and os.environ.get("CI") == "true" and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for reason, count in sorted(config.stash[NOT_RUN].items()):
+        terminalreporter.write_line(f"not run: {count} tests, {reason}", yellow=True)
+
+
+def pytest_unconfigure(config):
+    server = config.stash.get(POSTGRES, None)
+    if server is not None:
+        server.stop()
+
+
+def _missing(item) -> str | None:
+    if item.get_closest_marker("data") and not os.environ.get("PAROMA_DATA"):
+        return "for want of the data and vectors in PAROMA_DATA"
+    for marker in item.iter_markers("apt"):
+        if not _installed(marker.args[0]):
+            return f"for want of the Debian package `{marker.args[0]}`"
+    return None
+
+
+def _installed(package: str) -> bool:
+    if shutil.which(package):
+        return True
+    query = shutil.which("dpkg-query")
+    if query is None:
+        return False
+    found = subprocess.run([query, "-W", "-f", "${Status}", package], capture_output=True, text=True, check=False)
+    return found.stdout == "install ok installed"
+
+
+@pytest.fixture
+def store_kind(request):
+    """`sqlite` or `postgres`: what `new_store` makes."""
+    return request.param
+
+
+@pytest.fixture
+def postgres(request) -> Postgres:
+    """The one PostgreSQL of this run, started when first asked for."""
+    return _the_postgres(request.config)
+
+
+def _the_postgres(config) -> Postgres:
+    if POSTGRES not in config.stash:
+        config.stash[POSTGRES] = Postgres.start()
+    return config.stash[POSTGRES]
+
+
+@pytest.fixture
+def new_store(store_kind, tmp_path, request) -> Iterator[Callable[..., Store]]:
+    """Makes stores, each with its own empty database: `new_store()`, `new_store("site", disk=FailingDisk(...))`.
+
+    The same name again opens the same database again: what a restarted program finds.
+    """
+    opened: list[Store] = []
+    threads = Threads(4, "test-store")
+    prefix = f"t{os.urandom(6).hex()}"
+    schemas: set[str] = set()
+
+    def make(name: str = "main", *, disk: Disk | None = None) -> Store:
+        if store_kind == "sqlite":
+            url = f"sqlite:///{tmp_path / name}.db"
+        else:
+            schema = f"{prefix}_{name}"
+            server = _the_postgres(request.config)
+            if schema not in schemas:
+                schemas.add(schema)
+                _execute(server.url, f"create schema {schema}")
+            url = f"{server.url}&options=-csearch_path%3D{schema}"
+        opened.append(open_store(url, threads, disk or SystemDisk()))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+    threads.close()
+    for schema in schemas:
+        _execute(_the_postgres(request.config).url, f"drop schema {schema} cascade")
+
+
+@pytest.fixture
+def store(new_store) -> Store:
+    """An empty store. A room's tests begin with `METADATA.create_all(store.engine)`."""
+    return new_store()
+
+
+@pytest.fixture
+def published() -> Path:
+    """The folder of published vectors and real data; only for tests marked `data`."""
+    return Path(os.environ["PAROMA_DATA"])
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

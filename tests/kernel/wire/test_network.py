@@ -1,0 +1,188 @@
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+
+from paroma.kernel.errors import BadInput
+from paroma.kernel.wire.network import (
+    HttpRequest,
+    HttpsNetwork,
+    OriginNotAllowed,
+    PeerNotTrusted,
+    PeerUnavailable,
+    ReplyRefused,
+    origin,
+    trusting,
+    trusting_nobody_yet,
+)
+
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Word: a\r\nx-word: b\r\n\r\nok"
+
+
+class Server:
+    """Answers every request with the same bytes, and remembers what it was sent."""
+
+    def __init__(self, reply, delay=0.0):
+        self.reply, self.delay, self.heard, self.url = reply, delay, [], ""
+
+    async def handle(self, reader, writer):
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+                self.heard.append((head, await reader.readexactly(length)))
+                await asyncio.sleep(self.delay)
+                writer.write(self.reply)
+                await writer.drain()
+                if b"content-length" not in self.reply.lower():
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+def talk(authority, tmp_path):
+    """Runs one exchange: `talk(reply, lambda network, url: ...)`."""
+
+    @asynccontextmanager
+    async def serving(reply, delay, names):
+        server = Server(reply, delay)
+        listening = await asyncio.start_server(server.handle, "127.0.0.1", 0, ssl=authority.serve_as(tmp_path, *names))
+        server.url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        try:
+            yield server
+        finally:
+            listening.close()
+            await listening.wait_closed()
+
+    def run(reply, exchange, *, delay=0.0, names=("127.0.0.1",), trust=None, allowed=None, most=1000):
+        async def course():
+            async with serving(reply, delay, names) as server:
+                network = HttpsNetwork(
+                    allowed if allowed is not None else [server.url], trust=trust or trusting(authority.pem), most_reply_bytes=most
+                )
+                async with network:
+                    return await exchange(network, server)
+
+        return asyncio.run(course())
+
+    return run
+
+
+def get(path="/x?y=1", **more):
+    async def exchange(network, server):
+        return await network.send(HttpRequest(method="GET", url=server.url + path, **more)), server
+
+    return exchange
+
+
+def test_a_request_and_its_reply_come_over_whole(talk):
+    reply, server = talk(PLAIN, get(headers=(("Authorization", "DPoP x"),), body=b"\x00\xffbody"))
+    assert (reply.status, reply.body, reply.headers["x-word"]) == (200, b"ok", "a, b")
+    head, body = server.heard[0]
+    assert head.startswith(b"GET /x?y=1 HTTP/1.1\r\n")
+    assert b"authorization: dpop x\r\n" in head.lower()
+    assert body == b"\x00\xffbody"
+
+
+def test_every_status_is_a_reply(talk):
+    assert talk(PLAIN.replace(b"200 OK", b"503 No"), get())[0].status == 503
+
+
+def test_no_cookie_is_kept(talk):
+    async def twice(network, server):
+        for _ in range(2):
+            await network.send(HttpRequest(method="GET", url=server.url))
+        return server
+
+    server = talk(PLAIN.replace(b"X-Word: a", b"Set-Cookie: a=b; Path=/"), twice)
+    assert [b"cookie" in head.lower() for head, _ in server.heard] == [False, False]
+
+
+@pytest.mark.promise(3)
+def test_nothing_goes_to_an_address_that_was_not_named(talk):
+    with pytest.raises(OriginNotAllowed, match="127.0.0.1"):
+        talk(PLAIN, get(), allowed=["https://127.0.0.1:1"])
+    with pytest.raises(BadInput):
+        talk(PLAIN, lambda network, server: network.send(HttpRequest(method="GET", url=server.url.replace("https", "http"))))
+
+
+@pytest.mark.promise(3)
+def test_a_certificate_that_nobody_trusted_signed_is_refused(talk, authority):
+    other = type(authority)()
+    with pytest.raises(PeerNotTrusted):
+        talk(PLAIN, get(), trust=trusting(other.pem))
+    with pytest.raises(PeerNotTrusted):
+        talk(PLAIN, get(), names=("another.example",))
+    assert talk(PLAIN, get(), trust=trusting_nobody_yet(), names=("another.example",))[0].body == b"ok"
+
+
+def test_a_redirect_is_not_followed(talk):
+    with pytest.raises(ReplyRefused, match="elsewhere"):
+        talk(b"HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", get())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, id="announced"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"x" * 50_000, id="not announced"),
+    ],
+)
+def test_a_reply_beyond_the_limit_is_not_read(talk, reply):
+    with pytest.raises(ReplyRefused, match="longer than 1000"):
+        talk(reply, get())
+
+
+def test_a_compressed_reply_is_refused(talk):
+    with pytest.raises(ReplyRefused, match="compressed"):
+        talk(PLAIN.replace(b"X-Word: a", b"Content-Encoding: gzip"), get())
+
+
+def test_what_is_not_http_is_no_reply(talk):
+    with pytest.raises(PeerUnavailable):
+        talk(b"SSH-2.0-OpenSSH\r\n\r\n", get())
+
+
+def test_a_reply_that_comes_too_late_is_none(talk):
+    began = time.monotonic()
+    with pytest.raises(PeerUnavailable, match=r"within 0\.2 s"):
+        talk(PLAIN, get(timeout=0.2), delay=1.0)
+    assert time.monotonic() - began < 0.9
+
+
+def test_a_peer_that_is_not_there_is_unavailable(talk):
+    async def exchange(network, _server):
+        await network.send(HttpRequest(method="GET", url="https://127.0.0.1:9"))
+
+    with pytest.raises(PeerUnavailable, match="cannot be reached"):
+        talk(PLAIN, exchange, allowed=["https://127.0.0.1:9"])
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://Hub.Example", "https://hub.example:443"),
+        ("https://hub.example:8443/path?x#", "https://hub.example:8443"),
+        ("https://[::1]:80/", "https://[::1]:80"),
+    ],
+)
+def test_an_origin_has_one_form(url, expected):
+    assert origin(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://hub", "https://", "https://user@hub", "https://hub@evil", "https://hub:x", "https://hub/\n", "file:///etc", "hub", "https://hub:99999", "https://a b"],
+)
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(BadInput, match="no address"):
+        origin(url)
+
+
+def test_what_is_no_certificate_is_refused():
+    with pytest.raises(BadInput, match="PEM"):
+        trusting(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")

@@ -1,0 +1,548 @@
+"""An explorer of one masked question: the real `runs/site.py`, symbols in place of numbers, a hub that does whatever it likes.
+
+Honest sites run the real machine behind a driver that keeps state and effects as the programs do. The hub, with up to c colluding
+sites, may send any proposal or complete set that it can put together, to anyone, at any time, again and again; patients withdraw,
+sites crash, move on. Breadth first over every interleaving, up to renaming of honest sites. What a site does depends on its own state and
+the message only, so each such step is run once and remembered.
+
+Knowledge (the worst that follows): upload of i is x_i + PRG(b_i) +- PRG(s_ij) for all j. b_j opens with t shares, those of colluders
+included; s_ij when an end answers with it or colludes, or t shares of it are out. A combination of the x opens iff b_i is known where it
+is not zero, and its coefficients agree wherever s_ij is unknown: it is spanned by the connected components of "seed unknown".
+"""
+
+import hashlib
+import itertools
+import time
+from collections import deque
+from typing import NamedTuple
+
+import pytest
+from msgspec.structs import replace
+
+from paroma.kernel.errors import Refused
+from paroma.kernel.ids import RunId, SiteId
+from paroma.learn.runs import site
+from paroma.learn.runs.messages import (
+    AllKeys,
+    Box,
+    Complete,
+    Member,
+    OpenAttempt,
+    Opening,
+    Participant,
+    Proposal,
+    Ready,
+    Signed,
+    SignedKeys,
+    entry_bytes,
+    sha256,
+    upload_hash,
+    vote_statement,
+)
+from paroma.learn.secagg.agreement import EphemeralKeys
+from paroma.learn.secagg.shamir import SHARE_BYTES, threshold
+
+CLEAN, TAINTED = 1, 2  # versions of a contribution: with the patient, made when nobody had withdrawn; and without her
+
+
+class Symbols:
+    """Perfect cryptography: a signature is a name, a box is what it holds, a share knows its secret."""
+
+    shares: dict = {}  # noqa: RUF012  # share -> (secret, x)
+
+    def __init__(self, me):
+        self.me = me
+
+    def now(self):
+        return 0.0
+
+    def thumbprint(self, name):
+        return f"key of {name}"
+
+    def sign(self, data):
+        return self.me.encode() + b" says " + hashlib.sha256(data).digest()
+
+    def verify(self, name, data, signature):
+        return signature == Symbols(name).sign(data)
+
+    def commit(self, label, entry, secret):
+        return hashlib.sha256(label.encode() + entry.encode() + secret).digest()
+
+    def self_seed(self, root, entry):
+        return b"b|" + root + b"|" + entry.encode()
+
+    def pair_seed(self, secret, entry):
+        return b"s|" + secret + b"|" + entry.encode()
+
+    def split(self, secret, *, n, t, root, entry, what):
+        out = []
+        for x in range(1, n + 1):
+            share = hashlib.sha256(b"%b|%b|%d|%b" % (secret, root, x, what.encode())).digest() + b"."
+            assert len(share) == SHARE_BYTES
+            Symbols.shares[share] = (secret, x, what)
+            out.append(share)
+        return tuple(out)
+
+    def seal(self, secret, plaintext, **bound):
+        return repr((secret, sorted(bound.items()))).encode() + b"//" + plaintext
+
+    def open_box(self, secret, box, **bound):
+        head = repr((secret, sorted(bound.items()))).encode() + b"//"
+        if not box.startswith(head):
+            raise Refused("another box", do="send the right one")
+        return box[len(head) :]
+
+
+class Local(NamedTuple):
+    """An honest site: what is on its disk, whether its patient has withdrawn, what it has computed, and what has left it."""
+
+    state: site.SiteState
+    withdrawn: bool
+    version: int
+    facts: frozenset
+    spare: object = None  # what a planted bug remembers
+
+
+class Honest:
+    """The driver as the programs have it: write the state, then let the effects out. Planted bugs derive from it."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def clean(self, at):
+        return not (at.withdrawn and at.version == CLEAN)
+
+    def outcomes(self, at, event):
+        """What may be on disk, and out, after `event`."""
+        after, effects = site.step(at.state, event, self.model.crypto[at.state.me], lambda: self.clean(at))
+        return [self.model.out(at, after, effects)]
+
+    def extra(self, at):  # noqa: ARG002
+        """Moves of its own: (name, Local)."""
+        return ()
+
+    def spare_key(self, spare, tab):  # noqa: ARG002
+        return spare
+
+
+class Model:
+    def __init__(self, n, c, m, *, attempts=1, withdrawals=1, forged=False, driver=Honest):
+        self.n, self.c, self.h, self.m, self.t = n, c, n - c, m, threshold(n)
+        self.attempts, self.withdrawals, self.forged = attempts, withdrawals, forged
+        self.names = [SiteId("ABCDEFGH"[i]) for i in range(n)]
+        self.place = {name: i for i, name in enumerate(self.names)}
+        self.crypto = {name: Symbols(name) for name in self.names}
+        self.participants = tuple(Participant(site=s, owner=f"owner of {s}", key=f"key of {s}") for s in self.names)
+        self.entries, self.E = [], []
+        for attempt in range(1, attempts + 1):
+            opening = Opening(
+                run=RunId("run"), step=1, attempt=attempt, permit="permit", request=sha256(b"model"), transcript="transcript",
+                participants=self.participants, t=self.t, m=m, c=c, least=max(self.t, m + c), at=0.0,
+            )  # fmt: skip
+            self.entries.append(entry_bytes(opening))
+            self.E.append(sha256(self.entries[-1]))
+        self.uploads, self.votes = {}, {}  # (i, a, version) -> Uploaded; (i, members) -> Vote
+        self.driver = driver(self)
+        self.ids, self.locals, self.steps = {}, [], {}
+        self.views, self.judged, self.renamed = {}, {}, {}
+        self.perms = list(itertools.permutations(range(self.h)))
+        self.tabs = [self._tab(p) for p in self.perms]
+
+    # --- the sites
+
+    def start(self):
+        return tuple(self._first(i) for i in range(self.h))
+
+    def _pair(self, i, j):
+        return "".join(sorted((self.names[i], self.names[j]))).encode()
+
+    def _first(self, i):
+        me = self.names[i]
+        keys = SignedKeys(run=RunId("run"), site=me, x25519=b"", kem=b"", signature=b"")
+        state = site.SiteState(
+            run=RunId("run"),
+            me=me,
+            terms=site.Terms(permit="permit", m=self.m, c=self.c, attempts=self.attempts, questions=1, participants=self.participants),
+            revision=1,
+            secrets=site.Secrets(
+                keys=EphemeralKeys(x25519_private=b"", kem_private=b"", x25519=b"", kem=b""),
+                root=me.encode(),
+                pairs=tuple(site.Pair(site=self.names[j], secret=self._pair(i, j)) for j in range(self.n) if j != i),
+            ),
+            keys=keys,
+            everybody=AllKeys(run=RunId("run"), keys=()),
+            transcript="transcript",
+            ready=Ready(run=RunId("run"), site=me, transcript="transcript"),
+        )
+        # an upload blocks nothing and adds knowledge, so states where all have uploaded at once include all others
+        (at,) = self.enter(Local(state, withdrawn=False, version=0, facts=frozenset()), 0)
+        return self.intern(at)
+
+    def enter(self, at, a):
+        """The hub opens attempt a, and the site computes."""
+        return self.driver.outcomes(at, OpenAttempt(entry=self.entries[a], request=b"model", checkpoint=""))
+
+    def out(self, at, after, effects):
+        """Write `after`, then let the effects out. A contribution that is asked for is computed on the spot."""
+        facts = set(at.facts)
+        for effect in effects:
+            match effect:
+                case site.Compute():
+                    version = TAINTED if at.withdrawn else CLEAN
+                    body = sha256(f"{at.state.me} {version}".encode())
+                    done = site.Computed(entry=effect.entry, masked=body, size=1, inline=None, budget="")
+                    computing = Local(after, at.withdrawn, version, frozenset(facts), at.spare)
+                    again, more = site.step(after, done, self.crypto[at.state.me], lambda: True)
+                    return self.out(computing, again, more)
+                case site.Send():
+                    facts |= self._sent(at, effect.message)
+                case site.Counted():
+                    facts.add(("counted", effect.attempt - 1))
+                case site.NotCounted():
+                    facts.add(("not counted", effect.attempt - 1))
+        return Local(after, at.withdrawn, at.version, frozenset(facts), at.spare)
+
+    def _sent(self, at, message):
+        i = self.place[at.state.me]
+        kind = type(message).__name__
+        if kind == "Uploaded":
+            a = self.E.index(message.core.entry)
+            version = next(v for v in (CLEAN, TAINTED) if message.core.masked == sha256(f"{at.state.me} {v}".encode()))
+            self.uploads[i, a, version] = message
+            return {("up", a, version)}
+        if kind == "SitsOut":
+            return set()
+        a = self.E.index(message.entry)
+        if kind == "Decline":
+            return {("decline", a)}
+        U = self._mask(a, message.members)
+        if kind == "Vote":
+            assert self.votes.setdefault((i, message.members), message) == message, "a vote is never made in two forms"
+            first = not any(f[0] == "fv" and f[1] == a for f in at.facts)
+            tainted = at.withdrawn and at.version == CLEAN
+            return {("vote", a, U)} | ({("fv", a, tainted)} if first else set())
+        assert kind == "Answer"
+        shares = 0
+        for one in message.shares:
+            secret, x, what = Symbols.shares[one.share]
+            assert (secret, x) == (Symbols("").self_seed(one.site.encode(), message.entry), i + 1)
+            shares |= 1 << self.place[one.site]
+        seeds = 0
+        for one in message.seeds:
+            assert one.seed == Symbols("").pair_seed(self._pair(i, self.place[one.site]), message.entry)
+            seeds |= 1 << self.place[one.site]
+        pairs = set()
+        for one in message.pair_shares:
+            k, d = self.place[one.member], self.place[one.outside]
+            secret, x, what = Symbols.shares[one.share]
+            assert (secret, x) == (Symbols("").pair_seed(self._pair(k, d), message.entry), i + 1)
+            pairs.add((k, d))
+        return {("answer", a, U, shares, seeds, frozenset(pairs))}
+
+    # --- sets
+
+    def _mask(self, a, members):
+        U = sum(1 << self.place[one.site] for one in members)
+        return U | (1 << self.n if any(one.upload == "forged" for one in members) else 0)
+
+    def members(self, view, a, U, me):
+        """Members with the hashes of what they uploaded; None where a hash is not known. Forged: another hash for all but `me`."""
+        forged, out = U >> self.n & 1, []
+        for j in range(self.n):
+            if not U >> j & 1:
+                continue
+            if j >= self.h:
+                upload = "colluder's"
+            elif forged and j != me:
+                upload = "forged"
+            else:
+                version = view.versions[a][j]
+                upload = "not uploaded" if not version else upload_hash(self.uploads[j, a, version].core)
+            out.append(Member(site=self.names[j], upload=upload))
+        return tuple(out)
+
+    def _box(self, view, j, i, a):
+        """The share of b_j for i, as the hub holds it: from j's upload, or made by a colluder."""
+        E, what = self.E[a], site.SELF
+        if j >= self.h:
+            mine = Symbols(self.names[j])
+            root = self.names[j].encode()
+            share = mine.split(mine.self_seed(root, E), n=self.n, t=self.t, root=root, entry=E, what=what)[i]
+            sealed = mine.seal(self._pair(i, j), share, entry=E, sender=self.names[j], receiver=self.names[i], what=what)
+            return Box(site=self.names[j], sealed=sealed)
+        version = view.versions[a][j]
+        if not version:
+            return None
+        return Box(site=self.names[j], sealed=self.uploads[j, a, version].boxes[i].sealed)
+
+    # --- what the hub can send
+
+    class View(NamedTuple):
+        """What the hub sees that its messages are made of: versions uploaded by attempt and site, and who signed which set."""
+
+        versions: tuple
+        signed: tuple  # of (a, U, mask of honest signers)
+
+    def view(self, state):
+        found = self.views.get(state)
+        if found is None:
+            facts = [self.locals[x].facts for x in state]
+            versions = tuple(
+                tuple(max((f[2] for f in facts[j] if f[0] == "up" and f[1] == a), default=0) for j in range(self.h))
+                for a in range(self.attempts)
+            )
+            signed = {}
+            for j in range(self.h):
+                for f in facts[j]:
+                    if f[0] == "vote":
+                        signed[f[1], f[2]] = signed.get((f[1], f[2]), 0) | 1 << j
+            found = self.views[state] = Model.View(versions, tuple(sorted((a, U, s) for (a, U), s in signed.items())))
+        return found
+
+    def moves(self, state):
+        view = self.view(state)
+        withdrawn = sum(self.locals[x].withdrawn for x in state)
+        for i in range(self.h):
+            x = state[i]
+            key = (x, view, withdrawn < self.withdrawals)
+            found = self.steps.get(key)
+            if found is None:
+                found = self.steps[key] = tuple(self._local_moves(i, x, view, withdrawn < self.withdrawals))
+            for name, y in found:
+                yield name, i, state[:i] + (y,) + state[i + 1 :]
+
+    def _local_moves(self, i, x, view, may_withdraw):
+        at = self.locals[x]
+        seen = {x}
+
+        def new(name, outcomes):
+            for after in outcomes:
+                y = self.intern(after)
+                if y not in seen:
+                    seen.add(y)
+                    yield f"{name}@{self.names[i]}", y
+
+        if may_withdraw and not at.withdrawn:
+            gone = at._replace(withdrawn=True)
+            yield from new("withdraw", self.driver.outcomes(gone, site.Withdrawn()))
+        yield from new("restart", self.driver.outcomes(at, site.Restarted(anchored=at.state.revision)))
+        for name, after in self.driver.extra(at):
+            yield from new(name, [after])
+        for a in range(self.attempts):
+            yield from new(f"open {a + 1}", self.enter(at, a))
+            for U in range(1, 1 << self.n):
+                boxes = tuple(box for j in range(self.n) if U >> j & 1 and (box := self._box(view, j, i, a)))
+                for V in (U, U | 1 << self.n) if self.forged else (U,):
+                    members = self.members(view, a, V, i)
+                    proposal = Proposal(entry=self.E[a], members=members, boxes=boxes, checkpoint="")
+                    yield from new(f"propose {V:b} of {a + 1}", self.driver.outcomes(at, proposal))
+        # complete sets are sent as soon as anybody has signed: with too few signatures the machine must refuse them
+        for a, U, signers in view.signed:
+            if U >> self.n:
+                continue
+            members = self.members(view, a, U, i)
+            core = vote_statement(self.E[a], members)
+            signatures = [Signed(site=self.names[j], signature=self.votes[j, members].signature) for j in range(self.h) if signers >> j & 1]
+            signatures += [Signed(site=s, signature=Symbols(s).sign(core)) for s in self.names[self.h :]]
+            boxes = tuple(box for j in range(self.n) if U >> j & 1 and (box := self._box(view, j, i, a)))
+            pairs = tuple(
+                Box(site=self.names[j], sealed=self.votes[j, members].boxes[i].sealed)
+                for j in range(self.h)
+                if signers >> j & 1 and self.votes[j, members].boxes
+            )
+            complete = Complete(entry=self.E[a], members=members, signatures=tuple(signatures), boxes=boxes, pair_boxes=pairs)
+            yield from new(f"complete {U:b} of {a + 1}", self.driver.outcomes(at, complete))
+
+    # --- renaming
+
+    def intern(self, at):
+        x = self.ids.get(at)
+        if x is None:
+            x = self.ids[at] = len(self.locals)
+            self.locals.append(at)
+        return x
+
+    def _tab(self, p):
+        where = list(p) + list(range(self.h, self.n))
+        full = range(1 << self.n)
+        masks = [sum(1 << where[i] for i in range(self.n) if U >> i & 1) for U in full]
+        return where, masks + [U | 1 << self.n for U in masks]
+
+    def _renamed(self, x, q):
+        """Everything about a site that its behaviour, or a property, depends on, with the names changed."""
+        found = self.renamed.get((x, q))
+        if found is None:
+            where, masks = self.tabs[q]
+            at = self.locals[x]
+            now, answer = at.state.attempt, at.state.answer
+            facts = set()
+            for f in at.facts:
+                if f[0] == "vote":
+                    f = (f[0], f[1], masks[f[2]])
+                elif f[0] == "answer":
+                    pairs = frozenset((where[k], where[d]) for k, d in f[5])
+                    f = (f[0], f[1], masks[f[2]], masks[f[3]], masks[f[4]], tuple(sorted(pairs)))
+                facts.add(f)
+            a = now.opening.attempt - 1
+            disk = (
+                a,
+                None if now.upload is None else now.upload.core.masked[:0] or True,
+                tuple(masks[self._mask(a, v.members)] for v in now.votes),
+                now.declined is not None,
+                now.sits_out,
+                now.left_out,
+                None if answer is None else (self.E.index(answer.entry), masks[self._mask(a, answer.members)]),
+                at.state.lost,
+            )
+            spare = self.driver.spare_key(at.spare, masks)
+            found = self.renamed[x, q] = (disk, at.withdrawn, at.version, tuple(sorted(facts, key=repr)), spare)
+            found = self.renamed[x, q] = self.ids.setdefault(found, len(self.ids))
+        return found
+
+    def canonical(self, state):
+        best = None
+        for q, p in enumerate(self.perms):
+            key = [0] * self.h
+            for i, x in enumerate(state):
+                key[p[i]] = self._renamed(x, q)
+            key = tuple(key)
+            if best is None or key < best:
+                best = key
+        return best
+
+    # --- knowledge and properties
+
+    def opened(self, a, facts):
+        """The components of honest sites whose sum opens in attempt a."""
+        uploaded = [j for j in range(self.h) if any(f[0] == "up" and f[1] == a for f in facts[j])]
+        holders, seeds = [set(range(self.h, self.n)) for _ in range(self.h)], set()
+        dealt = {}
+        for i in range(self.h):
+            for f in facts[i]:
+                if f[0] == "answer" and f[1] == a:
+                    _, _, U, shares, with_whom, pairs = f
+                    for j in range(self.h):
+                        if shares >> j & 1:
+                            holders[j].add(i)
+                        if with_whom >> j & 1:
+                            seeds.add(frozenset((i, j)))
+                    for k, d in pairs:
+                        dealt.setdefault((k, d), set()).add(i)
+                if f[0] == "vote" and f[1] == a:  # colluders hold their shares of what the vote deals
+                    for d in range(self.h):
+                        if not f[2] >> d & 1:
+                            dealt.setdefault((i, d), set()).update(range(self.h, self.n))
+        seeds |= {frozenset(pair) for pair, who in dealt.items() if len(who) >= self.t}
+        seen, out = set(), []
+        for i in range(self.h):
+            if i in seen:
+                continue
+            component, todo = {i}, [i]
+            while todo:
+                k = todo.pop()
+                for j in range(self.h):
+                    if j not in component and frozenset((k, j)) not in seeds:
+                        component.add(j)
+                        todo.append(j)
+            seen |= component
+            if all(j in uploaded and len(holders[j]) >= self.t for j in component):
+                out.append(frozenset(component))
+        return out
+
+    def bad(self, state):
+        """Which property this state breaks, or None."""
+        key = state
+        facts = [self.locals[x].facts for x in state]
+        found = self.judged.get(key, "?")
+        if found == "?":
+            found = self.judged[key] = self._bad(facts)
+        return found
+
+    def _bad(self, facts):
+        per = []
+        for a in range(self.attempts):
+            versions = [{f[2] for f in facts[i] if f[0] == "up" and f[1] == a} for i in range(self.h)]
+            for i in range(self.h):
+                if len(versions[i]) > 1:
+                    return f"P2: two vectors of {self.names[i]} under the same masks"
+            opened = self.opened(a, facts) if any(f[0] == "answer" for own in facts for f in own) else []
+            for C in opened:
+                if len(C) == 1:
+                    return f"P2: the contribution of {self._say(C)} opens alone"
+                if len(C) < self.m:
+                    return f"P1: the sum over {self._say(C)} opens, fewer than {self.m}"
+            if len(opened) > 1:
+                return f"P1: two sums open: {', '.join(map(self._say, opened))}"
+            for C in opened:
+                for i in C:
+                    # withdrawn is read off the state, not the facts: see `_judge_withdrawn`
+                    if ("not counted", a) in facts[i]:
+                        return f"receipt: {self.names[i]} was told `not counted`, and is in the sum {self._say(C)}"
+            per.append((opened, versions))
+        self._opened = per
+        return None
+
+    def _say(self, C):
+        return "".join(self.names[i] for i in sorted(C))
+
+    def violation(self, state):
+        if (why := self.bad(state)) is not None:
+            return why
+        facts = [self.locals[x].facts for x in state]
+        open_in = []
+        if not any(f[0] == "answer" for own in facts for f in own):
+            return None
+        for a in range(self.attempts):
+            opened = self.opened(a, facts)
+            for C in opened:
+                for i in C:
+                    at = self.locals[state[i]]
+                    first = next((f[2] for f in facts[i] if f[0] == "fv" and f[1] == a), None)
+                    if at.withdrawn and ("up", a, CLEAN) in facts[i] and first is not False:
+                        return f"P3: a patient of {self.names[i]} withdrew before its vote, and is in the sum {self._say(C)}"
+                    if first is not None and ("counted", a) not in facts[i]:
+                        return f"receipt: {self.names[i]} is in the sum {self._say(C)} and holds no receipt"
+            if opened:
+                open_in.append({(i, next(f[2] for f in facts[i] if f[0] == "up" and f[1] == a)) for C in opened for i in C})
+        if len(open_in) > 1 and open_in[0] != open_in[1]:
+            return "P4: two attempts at one question open with different sets"
+        return None
+
+    def search(self, *, seconds=60.0, deep=False):
+        begin = time.monotonic()
+        start = self.start()
+        seen, back, todo = {self.canonical(start)}, {start: None}, deque([start])
+        while todo:
+            state = todo.pop() if deep else todo.popleft()
+            for name, _i, after in self.moves(state):
+                key = self.canonical(after)
+                if key in seen:
+                    continue
+                seen.add(key)
+                back[after] = (state, name)
+                if (why := self.violation(after)) is not None:
+                    path, at = [], after
+                    while back[at] is not None:
+                        at, step_name = back[at]
+                        path.append(step_name)
+                    return Found(len(seen), why, tuple(reversed(path)), False)
+                todo.append(after)
+            if time.monotonic() - begin > seconds:
+                return Found(len(seen), None, (), False)
+        return Found(len(seen), None, (), True)
+
+
+class Found(NamedTuple):
+    states: int
+    why: str | None
+    trace: tuple
+    exhausted: bool
+
+
+@pytest.fixture(scope="session")
+def explore():
+    def run(n, c, m, *, seconds=60.0, deep=False, **more):
+        return Model(n, c, m, **more).search(seconds=seconds, deep=deep)
+
+    run.Honest, run.Local, run.site, run.replace, run.Symbols = Honest, Local, site, replace, Symbols
+    return run

@@ -1,0 +1,366 @@
+import asyncio
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from paroma.kernel.errors import Refused
+from paroma.trust.channel import mailbox, outbox
+from paroma.trust.channel.authenticate import Unauthenticated, authenticate
+from paroma.trust.channel.line import LineBroken
+from paroma.trust.channel.messages import MOST_MESSAGE, MessageTooLong
+
+FATES = ["arrives", "request lost", "reply lost", "replayed", "late", "reply late", "hub restarts"]
+HANDLERS = ["works", "fails before", "fails after"]
+STEPS = st.lists(
+    st.sampled_from(["site sends", "hub posts", "site is killed", "pause", "site sends twice", "hub posts twice"]),
+    min_size=3,
+    max_size=14,
+)
+
+
+@pytest.mark.promise(5)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    fates=st.lists(st.sampled_from(FATES), max_size=16),
+    handlers=st.lists(st.sampled_from(HANDLERS), max_size=6),
+    steps=STEPS,
+)
+def test_whatever_is_lost_cut_killed_or_repeated_every_message_has_its_effect_once_and_in_order(
+    pair, fates, handlers, steps
+):
+    there = pair()
+    there.wire.fates, there.site.handler_fates = list(fates), list(handlers)
+    up, down = [], []
+
+    async def scene():
+        there.site.start()
+        for number, step in enumerate(steps):
+            body = b"%d" % number
+            if step.startswith("site sends"):
+                up.append(body)
+                for _ in range(1 + step.endswith("twice")):
+                    await there.site.send(f"up-{number}", body)
+            elif step.startswith("hub posts"):
+                down.append(body)
+                for _ in range(1 + step.endswith("twice")):
+                    await there.hub.post(there.SITE, f"down-{number}", body)
+            elif step == "site is killed":
+                await there.site.kill()
+                there.site.start()
+            else:
+                await asyncio.sleep(0.01)
+        await there.until(lambda: there.hub.effects() == up and there.site.effects() == down)
+        await asyncio.sleep(0.02)
+        await there.site.stop()
+
+    asyncio.run(scene())
+    assert there.hub.effects() == up
+    assert there.site.effects() == down
+    assert set(there.wire.replayed) <= {401}
+
+
+@pytest.mark.promise(3)
+def test_a_replayed_request_is_refused_at_once_and_after_a_restart(pair):
+    there = pair()
+
+    async def scene():
+        there.site.start()
+        await there.site.send("m", b"x")
+        await there.until(lambda: there.hub.effects() == [b"x"])
+        await there.site.stop()
+        recorded = list(there.hub.requests)
+        for restart in (False, True):
+            if restart:
+                there.hub.boot()
+            assert {(await there.hub.send(request)).status for request in recorded} <= {400, 401}
+
+    asyncio.run(scene())
+    assert there.hub.effects() == [b"x"]
+
+
+@pytest.mark.promise(3)
+def test_a_revoked_site_is_cut_at_once_and_stays_out(pair):
+    there = pair(park=20.0)
+    took = []
+
+    async def scene():
+        there.site.start()
+        await there.until(lambda: len(there.hub.parked) == 1)
+        started = time.perf_counter()
+        there.hub.revoke(there.SITE)
+        await there.until(lambda: there.site.failures)
+        took.append(time.perf_counter() - started)
+        await there.hub.post(there.SITE, "secret", b"after the revocation")
+        await asyncio.sleep(0.1)
+        await there.site.stop()
+
+    asyncio.run(scene())
+    assert took[0] < 1.0
+    assert there.site.effects() == []
+
+
+@pytest.mark.promise(3)
+def test_nothing_is_said_to_a_site_that_is_revoked_while_its_answer_is_made(pair):
+    there = pair()
+
+    class Revoking:
+        async def ours(self, site):
+            there.hub.parked.revoke(site)
+            return ("head",)
+
+        async def theirs(self, site, heads):
+            return None
+
+    async def scene():
+        there.hub.end._heads = Revoking()
+        await there.hub.post(there.SITE, "m", b"x")
+        there.site.start()
+        await there.until(lambda: there.site.failures)
+        await there.site.stop()
+
+    asyncio.run(scene())
+    assert there.site.effects() == []
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize("hang", ["parked", "handling"])
+def test_it_stops_within_a_second(pair, hang):
+    there = pair(park=20.0)
+
+    async def scene():
+        if hang == "handling":
+            there.site.handle = lambda arrival: asyncio.sleep(30)
+            await there.hub.post(there.SITE, "m", b"x")
+        there.site.start()
+        await there.until(lambda: len(there.hub.parked) == 1)
+        started = time.perf_counter()
+        await there.site.stop()
+        return time.perf_counter() - started
+
+    assert asyncio.run(scene()) < 1.0
+
+
+def test_a_stopping_hub_answers_its_parked_requests_first(pair):
+    there = pair(park=20.0)
+
+    async def scene():
+        there.site.start()
+        await there.until(lambda: len(there.hub.parked) == 1)
+        there.hub.parked.stop()
+        there.hub.boot()
+        await there.hub.post(there.SITE, "m", b"x")
+        await there.until(lambda: there.site.effects() == [b"x"])
+        await there.site.stop()
+
+    asyncio.run(scene())
+    assert not there.site.failures
+
+
+def test_a_parked_request_is_woken_by_either_side(pair):
+    there = pair(park=20.0)
+
+    async def scene():
+        there.site.start()
+        await there.until(lambda: len(there.hub.parked) == 1)
+        started = time.perf_counter()
+        await there.site.send("up", b"1")
+        await there.until(lambda: there.hub.effects() == [b"1"])
+        await there.hub.post(there.SITE, "down", b"2")
+        await there.until(lambda: there.site.effects() == [b"2"])
+        took = time.perf_counter() - started
+        await there.site.stop()
+        return took
+
+    assert asyncio.run(scene()) < 2.0
+
+
+def test_a_message_that_is_refused_does_not_stop_the_next(pair):
+    there = pair()
+    there.hub.refuse = lambda body: body == b"bad"
+    there.site.handler_fates = ["refuses"]
+
+    async def scene():
+        await there.hub.post(there.SITE, "d1", b"bad")
+        await there.hub.post(there.SITE, "d2", b"good")
+        there.site.start()
+        await there.site.send("u1", b"bad")
+        await there.site.send("u2", b"good")
+        await there.until(lambda: there.hub.effects() == [b"good"] and there.site.effects() == [b"good"])
+        await there.until(lambda: there.site.refused_there)
+        await there.site.stop()
+
+    asyncio.run(scene())
+    assert there.site.refused_here == ["d1"]
+    assert [(r.id, r.do) for r in there.site.refused_there] == [("u1", "ask")]
+
+
+@pytest.mark.promise(4)
+def test_a_site_stops_before_any_message_when_the_heads_contradict(pair):
+    class Contradicted:
+        async def ours(self):
+            return ("head",)
+
+        async def theirs(self, heads):
+            raise Refused("the log was rewritten", do="look at it")
+
+    there = pair(heads=Contradicted())
+
+    async def scene():
+        await there.hub.post(there.SITE, "m", b"x")
+        there.site.start()
+        with pytest.raises(LineBroken):
+            await there.site.task
+
+    asyncio.run(scene())
+    assert there.site.effects() == []
+
+
+@pytest.mark.promise(3)
+def test_a_site_whose_database_is_an_older_copy_stops(pair, new_store):
+    there = pair()
+
+    async def scene():
+        there.site.start()
+        await there.site.send("m1", b"1")
+        await there.until(lambda: there.hub.effects() == [b"1"])
+        await there.site.kill()
+        older = pair().site  # an empty database with the same key
+        there.hub.clients[there.SITE] = there.hub.clients[there.SITE]
+        older.wire, older.key = there.wire, there.site.key
+        older.start()
+        with pytest.raises(LineBroken):
+            await older.task
+
+    asyncio.run(scene())
+
+
+@pytest.mark.promise(3)
+def test_a_hub_whose_database_is_an_older_copy_is_noticed(pair):
+    there, older = pair(), pair()
+
+    async def scene():
+        there.site.start()
+        await there.site.send("m1", b"1")
+        await there.until(lambda: there.site.position().acknowledged == 1)
+        await there.site.kill()
+        older.hub.enrol(there.SITE, there.site.key)
+        there.wire.hub = older.hub
+        there.site.start()
+        with pytest.raises(LineBroken):
+            await there.site.task
+
+    asyncio.run(scene())
+
+
+def test_what_was_acknowledged_is_kept_nowhere(pair):
+    there = pair()
+
+    async def scene():
+        there.site.start()
+        for number in range(40):
+            await there.site.send(f"u{number}", b"secret")
+            await there.hub.post(there.SITE, f"d{number}", b"secret")
+        await there.until(lambda: there.site.position().acknowledged == 40)
+        await there.until(lambda: there.hub.store.read_now(lambda tx: mailbox.position(tx, there.SITE)).acknowledged >= 24)
+        await there.site.stop()
+
+    asyncio.run(scene())
+    assert there.site.store.read_now(lambda tx: outbox.waiting(tx, after=0)) == ((), False)
+
+
+def test_a_message_that_is_too_long_is_refused_where_it_is_sent(pair):
+    there = pair()
+    for send in (
+        lambda: there.site.store.write_now(lambda tx: outbox.send(tx, "m", bytes(MOST_MESSAGE + 1), now=0.0)),
+        lambda: there.hub.store.write_now(lambda tx: mailbox.post(tx, there.SITE, "m", bytes(MOST_MESSAGE + 1), now=0.0)),
+    ):
+        with pytest.raises(MessageTooLong):
+            send()
+
+
+@pytest.mark.promise(5)
+def test_a_thousand_messages_each_way_arrive_in_order(pair, capsys):
+    there = pair(park=5.0)
+    numbers = [b"%d" % number for number in range(1000)]
+
+    async def scene():
+        there.site.start()
+        await there.until(lambda: len(there.hub.parked) == 1)
+        started = time.perf_counter()
+
+        def fill(tx, put):
+            for body in numbers:
+                put(tx, body)
+
+        await there.site.store.write(
+            lambda tx: fill(tx, lambda tx, body: outbox.send(tx, body.decode(), body, now=0.0))
+        )
+        await there.hub.store.write(
+            lambda tx: fill(tx, lambda tx, body: mailbox.post(tx, there.SITE, body.decode(), body, now=0.0))
+        )
+        there.site.line.wake()
+        there.hub.parked.wake(there.SITE)
+        await there.until(lambda: len(there.hub.effects()) == 1000 and len(there.site.effects()) == 1000, seconds=30)
+        took = time.perf_counter() - started
+        await there.site.stop()
+        return took
+
+    took = asyncio.run(scene())
+    assert there.hub.effects() == numbers
+    assert there.site.effects() == numbers
+    with capsys.disabled():
+        print(f"\n2,000 messages in {took:.2f} s, {len(there.hub.requests)} requests")
+
+
+# -- who asks
+
+
+@pytest.mark.promise(3)
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda headers: [],
+        lambda headers: [h for h in headers if h[0] != "DPoP"],
+        lambda headers: [h for h in headers if h[0] != "Authorization"],
+        lambda headers: [*headers, ("dpop", dict(headers)["DPoP"])],
+        lambda headers: [*headers, ("authorization", "Bearer x")],
+        lambda headers: [(n, v.replace("DPoP ", "Bearer ")) for n, v in headers],
+        lambda headers: [(n, v + "x" if n == "Authorization" else v) for n, v in headers],
+        lambda headers: [(n, v.rsplit(".", 1)[0] + "." if n == "DPoP" else v) for n, v in headers],
+        lambda headers: [(n, "x" * 10_000 if n == "DPoP" else v) for n, v in headers],
+        lambda headers: [(n, "DPoP " if n == "Authorization" else v) for n, v in headers],
+    ],
+    ids=[
+        "nothing",
+        "no proof",
+        "no token",
+        "two proofs",
+        "two tokens",
+        "as a bearer token",
+        "token altered",
+        "signature stripped",
+        "very long",
+        "token empty",
+    ],
+)
+def test_a_request_that_does_not_prove_who_sent_it_has_no_effect(pair, tamper):
+    there = pair()
+
+    async def scene():
+        there.site.start()
+        await there.until(lambda: there.hub.requests and "Authorization" in dict(there.hub.requests[-1].headers))
+        await there.site.stop()
+        request = there.hub.requests[-1]
+        with pytest.raises(Unauthenticated) as caught:
+            authenticate(
+                request.method,
+                request.url,
+                tamper(list(request.headers)),
+                now=time.time(),
+                nonces=there.hub.nonces,
+                verified=there.hub.verifier,
+            )
+        assert dict(caught.value.headers())["dpop-nonce"] == there.hub.nonces.current()
+
+    asyncio.run(scene())
