@@ -132,9 +132,9 @@ def new_store(store_kind, tmp_path, request) -> Iterator[Callable[..., Store]]:
         return opened[-1]
 
     yield make
+    threads.close()  # first: a read may still be running on a connection
     for store in opened:
         store.close()
-    threads.close()
     for schema in schemas:
         _execute(_the_postgres(request.config).url, f"drop schema {schema} cascade")
 

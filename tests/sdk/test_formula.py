@@ -46,8 +46,8 @@ def test_what_cannot_be_read_in_one_way_is_refused_with_a_sentence(text, sentenc
 def test_any_text_is_read_or_refused(text):
     try:
         formula = parse(text)
-    except FormulaUnclear as refusal:
-        assert refusal.do
+    except FormulaUnclear:
+        pass
     else:
         again = f"{formula.outcome} > {formula.above:.6f} ~ " + " + ".join(formula.features)
         assert parse(again).features == formula.features

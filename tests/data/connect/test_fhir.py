@@ -47,7 +47,9 @@ def broken(**change):
         pytest.param(b'{"resourceType":"Patient","id":"a","n":NaN}', "is no number", id="NaN"),
         pytest.param(b'{"resourceType":"Patient","id":"a","n":-Infinity}', "is no number", id="infinity"),
         pytest.param(b'{"resourceType":"Patient","id":"a","n":1e999}', "too large", id="a number too large"),
-        pytest.param(b'{"resourceType":"Patient","id":"a","n":' + b"1" * 5000 + b"}", "a number of more", id="5,000 digits"),
+        pytest.param(
+            b'{"resourceType":"Patient","id":"a","n":' + b"1" * 5000 + b"}", "a number of more", id="5,000 digits"
+        ),
         pytest.param(b'{"resourceType":"Patient","id":"a","n":"\\ud800"}', "no characters", id="lone surrogate"),
         pytest.param(b'{"resourceType":"Patient","id":"a","n":"\xff"}', "no characters", id="not UTF-8"),
         pytest.param(b"[" * 10_000 + b"]" * 10_000, "nested deeper", id="10,000 levels"),

@@ -13,7 +13,11 @@ from paroma.data.vault.errors import ErasedBefore, VaultUnavailable
 
 
 def line(kind, name, patient="p1", **more):
-    owner = {} if kind == "Patient" else {"patient" if kind == "Consent" else "subject": {"reference": f"Patient/{patient}"}}
+    owner = (
+        {}
+        if kind == "Patient"
+        else {"patient" if kind == "Consent" else "subject": {"reference": f"Patient/{patient}"}}
+    )
     return json.dumps({"resourceType": kind, "id": name, **owner, **more}).encode()
 
 
@@ -40,7 +44,7 @@ def bring(store, open_at):
     vault = open_at()
 
     def run(*lines, readmit=()):
-        found = batch(*lines, known=vault.patients())
+        found = batch(*lines, known=vault)
         changed = store.write_now(lambda tx: load.keep_consents(tx, found, 1.0))
         return changed, load.report(found, load.keep_records(found, vault, readmit=readmit))
 
@@ -66,7 +70,9 @@ def test_a_later_file_replaces_what_has_the_same_id_and_keeps_the_rest(bring):
     held = load.unpack(bring.vault.read("p1"))
     assert [json.loads(c)["valueQuantity"]["value"] for _, c in held["Observation"]] == [79, 81]
     assert list(held) == ["Patient", "Observation", "Consent"]
-    assert not bring.store.read_now(lambda tx: state.verdicts(tx, Use(purpose="scientific-research"), 5.0))("p1").allowed
+    assert not bring.store.read_now(lambda tx: state.verdicts(tx, Use(purpose="scientific-research"), 5.0))(
+        "p1"
+    ).allowed
 
 
 def test_one_bad_line_and_nothing_comes_in_and_every_bad_line_is_named():
@@ -105,13 +111,15 @@ def test_an_erased_patient_comes_back_only_by_name(bring):
 
 
 @pytest.mark.promise(2)
-def test_a_disk_that_fails_between_consents_and_records_leaves_no_record_under_an_older_consent(open_at, faulty_disk, store):
+def test_a_disk_that_fails_between_consents_and_records_leaves_no_record_under_an_older_consent(
+    open_at, faulty_disk, store
+):
     METADATA.create_all(store.engine)
     vault = open_at(disk=faulty_disk)
     found = batch(*FILE)
     store.write_now(lambda tx: load.keep_consents(tx, found, 1.0))
     load.keep_records(found, vault)
-    worse = batch(weight("w", 1), consent("c", status="inactive"), known=vault.patients())
+    worse = batch(weight("w", 1), consent("c", status="inactive"), known=vault)
     store.write_now(lambda tx: load.keep_consents(tx, worse, 2.0))
     faulty_disk.arm(1, "nothing")
     with pytest.raises(VaultUnavailable):

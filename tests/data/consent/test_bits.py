@@ -115,13 +115,37 @@ def test_a_change_reaches_every_open_permit_and_a_closed_one_allows_nobody(board
     board.refresh(["p6"])
     assert not one.read()[6]
     assert two.read().tolist() == [True, False, True, True, True]
-    board.block(["p7"])
+    board.erased(["p7"])
     assert not one.read()[7]
     assert not two.read()[2]
+    board.refresh(["p7"])  # on the basis of no opt-out the store says yes of somebody it has forgotten
+    assert not two.read()[2]
     board.recompile_all()
-    assert two.read()[2]
+    assert not two.read()[2]
     board.close("one")
     board.close("one")
+
+
+@pytest.mark.promise(2)
+def test_whoever_withdraws_while_a_cohort_is_compiled_is_not_forgotten(judge):
+    def slow(use, patients):
+        verdicts = judge(use, patients)
+        if patients is None:  # after everybody was judged, and before the bits are written, somebody withdraws
+            judge.out.add("p4")
+            board.refresh(["p4"])
+        return verdicts
+
+    board = Board(slow)
+    bits = board.open("permit", USE, PEOPLE)
+    assert bits.read().tolist() == [i != 4 for i in range(21)]
+
+
+def test_a_cohort_that_cannot_be_judged_is_not_opened(board, judge):
+    judge.broken = True
+    with pytest.raises(Unavailable):
+        board.open("permit", USE, PEOPLE)
+    judge.broken = False
+    board.refresh(["p1"])
 
 
 def test_an_empty_cohort_has_no_bits():

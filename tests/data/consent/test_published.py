@@ -90,6 +90,8 @@ CONSENT = {
         pytest.param({"id": "../x"}, id="id with a path in it"),
         pytest.param({"dateTime": "yesterday"}, id="no date"),
         pytest.param({"dateTime": "2026-05-03T10:00:00"}, id="hour without zone"),
+        pytest.param({"dateTime": "20260503"}, id="a date that is not FHIR's"),
+        pytest.param({"dateTime": "2026-05-03T25:00:00Z"}, id="no such hour"),
         pytest.param({"provision": {"type": "permit", "period": {"end": "2026-02-30"}}}, id="no such day"),
         pytest.param({"provision": []}, id="list for an object"),
         pytest.param({"resourceType": "Patient"}, id="another type"),
@@ -105,7 +107,9 @@ def test_a_broken_consent_is_refused(change):
     [
         pytest.param({"modifierExtension": [{"url": "http://x", "valueBoolean": True}]}, id="modifier extension"),
         pytest.param({"implicitRules": "http://x"}, id="implicit rules"),
-        pytest.param({"provision": CONSENT["provision"] | {"modifierExtension": []}}, id="modifier extension in a rule"),
+        pytest.param(
+            {"provision": CONSENT["provision"] | {"modifierExtension": []}}, id="modifier extension in a rule"
+        ),
         pytest.param({"verification": [{"verified": False}]}, id="not verified"),
         pytest.param({"provision": CONSENT["provision"] | {"type": "Permit"}}, id="another type of rule"),
         pytest.param(
@@ -116,15 +120,45 @@ def test_a_broken_consent_is_refused(change):
 )
 @pytest.mark.promise(2)
 def test_what_changes_the_meaning_in_a_way_we_do_not_know_is_a_no(change):
-    assert decide(read(json.dumps(CONSENT).encode()), request_of({"now": "2026", "recipient": "x", "purpose": "HRESCH"}))
+    assert decide(
+        read(json.dumps(CONSENT).encode()), request_of({"now": "2026", "recipient": "x", "purpose": "HRESCH"})
+    )
     statement = read(json.dumps(CONSENT | change).encode())
     assert statement.unclear
     assert decide(statement, request_of({"now": "2026", "recipient": "x", "purpose": "HRESCH"})) is False
 
 
 @pytest.mark.parametrize(
-    ("text", "days"), [("2024", 366), ("2023", 365), ("2024-02", 29), ("2024-12", 31), ("2024-02-29", 1)]
+    ("text", "days"),
+    [
+        ("2024", 366),
+        ("2023", 365),
+        ("2024-02", 29),
+        ("2024-12", 31),
+        ("2024-02-29", 1),
+        ("9999-12-31", 1),
+        ("9999", 365),
+    ],
 )
 def test_a_date_lasts_as_long_as_it_is_precise(text, days):
     first, after = instant(text)
     assert after - first == days * 86400
+
+
+@pytest.mark.promise(2)
+@pytest.mark.parametrize(
+    ("reference", "denied"),
+    [
+        ("Organization/1", False),
+        ("Organization/2", True),
+        ("https://a.org/fhir/Organization/9", True),
+        ("#x", True),
+        ("", True),
+    ],
+)
+def test_a_deny_for_somebody_named_in_an_unknown_way_may_be_for_whoever_asks(reference, denied):
+    role = {"coding": [{"code": "IRCP"}]}
+    rule = {"type": "deny", "actor": [{"role": role, "reference": {"reference": reference}}]}
+    statement = read(json.dumps(CONSENT | {"provision": CONSENT["provision"] | {"provision": [rule]}}).encode())
+    answer = decide(statement, request_of({"now": "2026", "recipient": "Organization/2", "purpose": "HRESCH"}))
+    assert answer is not denied

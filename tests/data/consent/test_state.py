@@ -105,13 +105,21 @@ def test_a_no_since_the_reading_counts_even_when_a_yes_followed_it(tx):
 @pytest.mark.parametrize(
     ("change", "who"),
     [
-        pytest.param(lambda t: state.put_statements(t, [consent("anna", active=False)], 2.0), ("anna",), id="consent ended"),
-        pytest.param(lambda t: state.put_statements(t, [consent("anna", None, name="x")], 2.0), ("anna",), id="not computable"),
+        pytest.param(
+            lambda t: state.put_statements(t, [consent("anna", active=False)], 2.0), ("anna",), id="consent ended"
+        ),
+        pytest.param(
+            lambda t: state.put_statements(t, [consent("anna", None, name="x")], 2.0), ("anna",), id="not computable"
+        ),
         pytest.param(lambda t: state.forget(t, ["anna"], 2.0), ("anna",), id="erased"),
         pytest.param(lambda t: state.withdraw(t, "anna", Scope("study", "study-9"), 2.0, DRAW), (), id="another study"),
-        pytest.param(lambda t: state.put_statements(t, [consent("anna", name="more")], 2.0), (), id="consented once more"),
         pytest.param(
-            lambda t: state.put_override(t, Override(id="o", purpose="statistics", study="", law="L", starts=0.0, ends=1e9), 2.0),
+            lambda t: state.put_statements(t, [consent("anna", name="more")], 2.0), (), id="consented once more"
+        ),
+        pytest.param(
+            lambda t: state.put_override(
+                t, Override(id="o", purpose="statistics", study="", law="L", starts=0.0, ends=1e9), 2.0
+            ),
             (),
             id="an order about something else",
         ),
@@ -194,7 +202,9 @@ def test_withdrawals_and_commits_that_race_are_in_one_order(store):
         read_at = await store.read(state.sequence)
 
         async def out(patient):
-            made = await store.write(lambda t: state.withdraw(t, patient, EVERYTHING, 2.0, SeededRandomness(3, patient)))
+            made = await store.write(
+                lambda t: state.withdraw(t, patient, EVERYTHING, 2.0, SeededRandomness(3, patient))
+            )
             return made.seq
 
         async def commit():
@@ -205,7 +215,7 @@ def test_withdrawals_and_commits_that_race_are_in_one_order(store):
         return await asyncio.gather(*(f for p in people for f in (out(p), commit())))
 
     answers = asyncio.run(race())
-    numbers = {p: seq for p, seq in zip(people, answers[::2], strict=True)}
+    numbers = dict(zip(people, answers[::2], strict=True))
     assert sorted(numbers.values()) == list(range(21, 41))
     for seq, who in answers[1::2]:
         assert set(who) == {p for p in people if numbers[p] <= seq}

@@ -9,7 +9,13 @@ from paroma.data.rights.tables import METADATA
 from paroma.kernel.errors import BadInput
 from paroma.kernel.randomness import SeededRandomness
 
-HEART = Asked(permit="permit-1", study="study-1", title="Heart study", purpose="scientific-research", asked_by="University of Basel")
+HEART = Asked(
+    permit="permit-1",
+    study="study-1",
+    title="Heart study",
+    purpose="scientific-research",
+    asked_by="University of Basel",
+)
 OTHER = Asked(permit="permit-2", study="study-2", title="Stroke study", purpose="statistics", asked_by="Budapest")
 PEOPLE = tuple(f"p{i}" for i in range(11))
 NOON = 1_763_992_931.0  # 2025-11-24T14:02:11Z

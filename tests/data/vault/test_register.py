@@ -21,6 +21,19 @@ def test_two_that_read_the_same_epoch_cannot_both_write(open_at):
     assert two.read() == (1, b"one")
 
 
+def test_a_register_by_value_compares_bytes(open_at):
+    register = open_at().register("budget")
+    value = register.by_value()
+    assert value.read() is None
+    value.swap(None, b"")
+    assert value.read() == b""
+    value.swap(b"", b"one")
+    for old in (None, b"", b"two"):
+        with pytest.raises(RegisterMoved):
+            value.swap(old, b"three")
+    assert register.read() == (2, b"one")
+
+
 @pytest.mark.promise(1)
 def test_a_restored_older_budget_is_refused(open_at, tmp_path):
     vault = open_at()
@@ -31,7 +44,10 @@ def test_a_restored_older_budget_is_refused(open_at, tmp_path):
     register.swap(1, b"epsilon 0 left")
     vault.erase([])
     path.write_bytes(old)
-    assert vault.register("budget", anchored=1).read() == (1, b"epsilon 3 left")  # the control: without the anchor it opens
+    assert vault.register("budget", anchored=1).read() == (
+        1,
+        b"epsilon 3 left",
+    )  # the control: without the anchor it opens
     with pytest.raises(RegisterOutdated):
         vault.register("budget", anchored=2)
     path.unlink()

@@ -342,8 +342,9 @@ asyncio.run(main())
 """
 
 
-def test_after_kill_9_every_acknowledged_commit_is_there(tmp_path):
-    url, acknowledged, until = f"sqlite:///{tmp_path / 'killed.db'}", set(), time.monotonic() + 5
+@pytest.mark.parametrize("seconds", [5, pytest.param(120, marks=pytest.mark.soak)])
+def test_after_kill_9_every_acknowledged_commit_is_there(tmp_path, seconds):
+    url, acknowledged, until = f"sqlite:///{tmp_path / 'killed.db'}", set(), time.monotonic() + seconds
     start, kills = 0, 0
     while time.monotonic() < until:
         writer = subprocess.Popen([sys.executable, "-c", WRITER, url, str(start)], stdout=subprocess.PIPE)

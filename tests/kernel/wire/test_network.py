@@ -1,4 +1,6 @@
 import asyncio
+import os
+import sys
 import time
 from contextlib import asynccontextmanager
 
@@ -30,7 +32,9 @@ class Server:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+                length = next(
+                    (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+                )
                 self.heard.append((head, await reader.readexactly(length)))
                 await asyncio.sleep(self.delay)
                 writer.write(self.reply)
@@ -62,7 +66,9 @@ def talk(authority, tmp_path):
         async def course():
             async with serving(reply, delay, names) as server:
                 network = HttpsNetwork(
-                    allowed if allowed is not None else [server.url], trust=trust or trusting(authority.pem), most_reply_bytes=most
+                    allowed if allowed is not None else [server.url],
+                    trust=trust or trusting(authority.pem),
+                    most_reply_bytes=most,
                 )
                 async with network:
                     return await exchange(network, server)
@@ -104,10 +110,13 @@ def test_no_cookie_is_kept(talk):
 
 @pytest.mark.promise(3)
 def test_nothing_goes_to_an_address_that_was_not_named(talk):
-    with pytest.raises(OriginNotAllowed, match="127.0.0.1"):
+    with pytest.raises(OriginNotAllowed, match=r"127\.0\.0\.1"):
         talk(PLAIN, get(), allowed=["https://127.0.0.1:1"])
     with pytest.raises(BadInput):
-        talk(PLAIN, lambda network, server: network.send(HttpRequest(method="GET", url=server.url.replace("https", "http"))))
+        talk(
+            PLAIN,
+            lambda network, server: network.send(HttpRequest(method="GET", url=server.url.replace("https", "http"))),
+        )
 
 
 @pytest.mark.promise(3)
@@ -176,7 +185,18 @@ def test_an_origin_has_one_form(url, expected):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://hub", "https://", "https://user@hub", "https://hub@evil", "https://hub:x", "https://hub/\n", "file:///etc", "hub", "https://hub:99999", "https://a b"],
+    [
+        "http://hub",
+        "https://",
+        "https://user@hub",
+        "https://hub@evil",
+        "https://hub:x",
+        "https://hub/\n",
+        "file:///etc",
+        "hub",
+        "https://hub:99999",
+        "https://a b",
+    ],
 )
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(BadInput, match="no address"):
@@ -186,3 +206,61 @@ def test_what_is_no_address_is_refused(url):
 def test_what_is_no_certificate_is_refused():
     with pytest.raises(BadInput, match="PEM"):
         trusting(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+
+
+ASKER = """
+import asyncio, sys
+from pathlib import Path
+from paroma.kernel.wire.network import HttpRequest, HttpsNetwork, trusting
+
+async def main():
+    async with HttpsNetwork([sys.argv[1]], trust=trusting(Path(sys.argv[2]).read_bytes())) as network:
+        reply = await network.send(HttpRequest(method="GET", url=sys.argv[1], timeout=20))
+        print(reply.status, reply.body.decode())
+
+asyncio.run(main())
+"""
+
+
+def test_the_hospitals_proxy_is_used_and_does_not_see_inside(authority, tmp_path):
+    """The environment names a proxy; the hub's name exists nowhere else; the proxy hears one CONNECT and then TLS."""
+    heard = []
+
+    async def pump(reader, writer):
+        while piece := await reader.read(65536):
+            heard.append(piece)
+            writer.write(piece)
+        writer.close()
+
+    async def course():
+        server = Server(PLAIN)
+        hub = await asyncio.start_server(server.handle, "127.0.0.1", 0, ssl=authority.serve_as(tmp_path, "hub.example"))
+
+        async def connect(reader, writer):
+            heard.append(await reader.readuntil(b"\r\n\r\n"))
+            to_hub, from_asker = hub.sockets[0].getsockname(), (reader, writer)
+            hub_reader, hub_writer = await asyncio.open_connection(*to_hub)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            await asyncio.gather(pump(from_asker[0], hub_writer), pump(hub_reader, writer), return_exceptions=True)
+
+        proxy = await asyncio.start_server(connect, "127.0.0.1", 0)
+        (tmp_path / "ca.pem").write_bytes(authority.pem)
+        environ = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}", "PATH": os.environ["PATH"]}
+        asker = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            ASKER,
+            "https://hub.example:8443",
+            tmp_path / "ca.pem",
+            env=environ,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await asker.communicate()
+        for listening in (hub, proxy):
+            listening.close()
+            await listening.wait_closed()
+        return said
+
+    assert asyncio.run(course()) == b"200 ok\n"
+    assert heard[0].startswith(b"CONNECT hub.example:8443 HTTP/1.1\r\n")
+    assert b"GET /" not in b"".join(heard)

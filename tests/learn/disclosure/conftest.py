@@ -17,7 +17,9 @@ def make_permit():
             "data_set": "dataset-0000000000000000",
             "features": ("age", "num"),
             "algorithms": ("statistics", "logistic"),
-            "participants": tuple(Participant(site=f"site-000000000000000{i}", owner=f"owner{i}") for i in range(sites)),
+            "participants": tuple(
+                Participant(site=f"site-000000000000000{i}", owner=f"owner{i}") for i in range(sites)
+            ),
             "least_patients": 10,
             "least_owners": 3,
             "colluders": 0,

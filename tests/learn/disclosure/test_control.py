@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -16,7 +18,10 @@ from paroma.learn.disclosure.control import Change
     ],
 )
 def test_a_site_whose_cohort_shrank_by_less_than_the_floor_sits_out_the_run(removed, sits_out):
-    assert control.sits_out(Change(added=0, removed=removed), 10) is sits_out
+    before = {f"patient-{i}" for i in range(30)}
+    now = {f"patient-{i}" for i in range(removed, 33)}
+    assert control.compare(before, now) == Change(added=3, removed=removed)
+    assert control.sits_out(control.compare(before, now), 10) is sits_out
 
 
 @pytest.mark.promise(1)
@@ -24,7 +29,7 @@ def test_a_site_whose_cohort_shrank_by_less_than_the_floor_sits_out_the_run(remo
     ("change", "remembered", "answer"),
     [
         pytest.param(None, False, "compute", id="never asked"),
-        pytest.param(Change(added=0, removed=0), True, "from memory", id="nothing changed"),
+        pytest.param(Change(added=0, removed=0), False, "compute", id="nothing changed: the same number again"),
         pytest.param(Change(added=4, removed=5), True, "from memory", id="too few came or went"),
         pytest.param(Change(added=5, removed=5), False, "compute", id="enough changed"),
     ],
@@ -50,7 +55,7 @@ def test_no_cell_of_a_histogram_is_below_the_floor_and_none_is_lost(counts, floo
     cells = control.merge([(str(i), str(i + 1)) for i in range(len(counts))], counts, floor)
     assert cells[0][0][0] == "0"
     assert cells[-1][0][1] == str(len(counts))
-    assert all(before[0][1] == after[0][0] for before, after in zip(cells, cells[1:], strict=False))
+    assert all(before[0][1] == after[0][0] for before, after in pairwise(cells))
     if sum(counts) >= floor:
         assert all(count >= floor for _, count in cells)
         assert sum(count for _, count in cells) == sum(counts)
@@ -71,7 +76,9 @@ def test_no_level_below_the_floor_is_told_or_follows_from_the_total(counts, floo
         assert count >= floor or f"level{i}" not in cells
 
 
-@pytest.mark.parametrize(("rows", "parameters", "fine"), [(100, 10, True), (99, 10, False), (19, 1, True), (10, 1, False)])
+@pytest.mark.parametrize(
+    ("rows", "parameters", "fine"), [(100, 10, True), (99, 10, False), (19, 1, True), (10, 1, False)]
+)
 def test_a_fit_keeps_ten_rows_for_each_parameter_and_ten_to_spare(rows, parameters, fine):
     if fine:
         control.freedom(rows, parameters)

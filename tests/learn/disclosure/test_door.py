@@ -7,8 +7,8 @@ import pytest
 import paroma
 from paroma.kernel.randomness import SeededRandomness
 from paroma.learn.disclosure import door
-from paroma.learn.disclosure.ledger import AttemptsSpent, BudgetSpent, Kept, QuestionsSpent
-from paroma.learn.dp import bound as grid
+from paroma.learn.disclosure.ledger import AttemptsSpent, BudgetSpent, Kept, QuestionsSpent, Receipt
+from paroma.learn.dp import accountants, bound as grid
 from paroma.learn.dp.bound import Bound
 from paroma.learn.dp.mechanisms import DiscreteGaussian
 from paroma.learn.secagg.layout import Field, Layout
@@ -49,6 +49,28 @@ class Watched:
         return self.noise.draw(sigma, length)
 
 
+class DebitsLater:
+    """A planted defect: the receipt comes before the disk has anything."""
+
+    def __init__(self, ledger):
+        self.ledger, self.due = ledger, []
+
+    def reserve(self, wish):
+        self.due.append(wish)
+        return Receipt(attempt=wish.attempt, mu_squared=wish.mu_squared, head="", again=False)
+
+
+class Suspicious:
+    """Noise that looks whether a debit is durable whenever it is drawn."""
+
+    def __init__(self, noise, register):
+        self.noise, self.register, self.paid = noise, register, []
+
+    def draw(self, sigma, length):
+        self.paid.append(self.register.data is not None)
+        return self.noise.draw(sigma, length)
+
+
 def no_masks(encoded):
     return encoded
 
@@ -72,7 +94,7 @@ def update(permit, totals=(20, 3, -4), *, rows=20, patients=PATIENTS[:20], attem
         "attempt": attempt,
         "question": question,
         "layout": Layout(fields=fields, sites=len(permit.participants), most=permit.most_patients),
-        "totals": np.array(totals, np.int64),
+        "totals": totals if isinstance(totals, np.ndarray) else np.array(totals, np.int64),
         "rows": rows,
         "patients": patients,
         "bound": bound,
@@ -85,7 +107,10 @@ def test_masked_is_constructed_in_exactly_one_place():
     calls = []
     for path in Path(paroma.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and "Masked" in {getattr(node.func, "id", ""), getattr(node.func, "attr", "")}:
+            if isinstance(node, ast.Call) and "Masked" in {
+                getattr(node.func, "id", ""),
+                getattr(node.func, "attr", ""),
+            }:
                 calls.append(path.name)
     assert calls == ["door.py"]
 
@@ -105,7 +130,10 @@ def test_without_privacy_the_exact_totals_leave_under_masks(make_permit, door_pa
 @pytest.mark.parametrize("rows", [0, 1, 9])
 def test_the_refusal_below_the_floor_is_the_same_byte_for_byte(make_permit, door_parts, rows):
     register, ledger, noise = door_parts
-    for few in (update(make_permit(), (rows, 0, 0), rows=rows), update(make_permit(), rows=20, patients=PATIENTS[:rows])):
+    for few in (
+        update(make_permit(), (rows, 0, 0), rows=rows),
+        update(make_permit(), rows=20, patients=PATIENTS[:rows]),
+    ):
         with pytest.raises(door.CohortTooSmall) as refusal:
             door.let_out(few, permit=make_permit(), ledger=ledger, noise=noise, masks=no_masks)
         assert str(refusal.value) == str(door.CohortTooSmall())
@@ -155,6 +183,16 @@ def test_the_budget_is_debited_before_noise_exists(make_permit, privacy, door_pa
 
 
 @pytest.mark.promise(1)
+@pytest.mark.parametrize("defect", [False, True], ids=["as built", "debit after"])
+def test_a_debit_that_comes_after_the_noise_is_noticed(make_permit, privacy, door_parts, defect):
+    register, ledger, noise = door_parts
+    permit, watched = make_permit(privacy=privacy), Suspicious(noise, register)
+    budget = DebitsLater(ledger) if defect else ledger
+    door.let_out(update(permit), permit=permit, ledger=budget, noise=watched, masks=no_masks)
+    assert watched.paid == [not defect]
+
+
+@pytest.mark.promise(1)
 @pytest.mark.parametrize("fail", ["left nothing", "left it"])
 def test_when_the_disk_fails_nothing_leaves_and_a_retry_of_what_was_left_is_refused(make_permit, privacy, fail):
     register = Memory(fail)
@@ -198,23 +236,24 @@ def test_a_total_beyond_what_cut_rows_can_make_is_refused(make_permit, privacy, 
     permit = make_permit(privacy=privacy)
     steps = grid.share(permit, privacy).bound.steps
     with pytest.raises(door.UpdateOutOfBounds):
-        door.let_out(
-            update(permit, (20, 20 * steps + 1, 0)), permit=permit, ledger=ledger, noise=noise, masks=no_masks
-        )
+        door.let_out(update(permit, (20, 20 * steps + 1, 0)), permit=permit, ledger=ledger, noise=noise, masks=no_masks)
 
 
 @pytest.mark.promise(1)
 def test_the_budget_ends_where_the_permit_says(make_permit, privacy, door_parts):
     _, ledger, noise = door_parts
     permit = make_permit(privacy=privacy, questions=100, attempts=2)
-    done = 0
+
+    def ask(i):
+        one = update(permit, attempt=f"a{i}", question=f"q{i}")
+        door.let_out(one, permit=permit, ledger=ledger, noise=noise, masks=no_masks)
+
+    paid = accountants.limit(privacy) // accountants.cost(privacy)
+    assert paid >= privacy.questions
+    for i in range(paid):
+        ask(i)
     with pytest.raises(BudgetSpent):
-        for done in range(100):
-            door.let_out(
-                update(permit, attempt=f"a{done}", question=f"q{done}"),
-                permit=permit, ledger=ledger, noise=noise, masks=no_masks,
-            )  # fmt: skip
-    assert done == int(door.accountants.limit(privacy) // door.accountants.cost(privacy))
+        ask(paid)
     assert ledger.admissible(permit, PATIENTS[:30]) == PATIENTS[20:30]
 
 
@@ -225,7 +264,11 @@ def test_attempts_and_questions_are_limited_without_privacy_too(make_permit, doo
 
     def ask(attempt, question):
         door.let_out(
-            update(permit, attempt=attempt, question=question), permit=permit, ledger=ledger, noise=noise, masks=no_masks
+            update(permit, attempt=attempt, question=question),
+            permit=permit,
+            ledger=ledger,
+            noise=noise,
+            masks=no_masks,
         )
 
     ask("a1", "q1")

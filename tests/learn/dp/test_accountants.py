@@ -57,15 +57,16 @@ def test_mixed_questions_add_their_mu_squared():
 
 @pytest.mark.promise(1)
 @pytest.mark.parametrize(
-    ("sites", "colluders", "dropouts", "expected"),
+    ("case", "expected"),
     [
-        pytest.param(4, 0, 1, 3, id="one may be lost"),
-        pytest.param(4, 0, 0, 3, id="a decline makes the set as small as the threshold, whatever the permit hopes"),
-        pytest.param(5, 1, 1, 3, id="a colluder leaves its noise out"),
-        pytest.param(16, 5, 2, 6, id="the threshold counts"),
+        pytest.param((4, 0, 1), 3, id="one may be lost"),
+        pytest.param((4, 0, 0), 3, id="a decline makes the set as small as the threshold, whatever the permit hopes"),
+        pytest.param((5, 1, 1), 3, id="a colluder leaves its noise out"),
+        pytest.param((16, 5, 2), 6, id="the threshold counts"),
     ],
 )
-def test_noise_of_the_fewest_honest_survivors_carries_sigma(make_permit, privacy, sites, colluders, dropouts, expected):
+def test_noise_of_the_fewest_honest_survivors_carries_sigma(make_permit, privacy, case, expected):
+    sites, colluders, dropouts = case
     permit = make_permit(sites, colluders=colluders, dropouts=dropouts)
     share = bound.share(permit, privacy)
     assert share.carriers == expected
@@ -114,7 +115,9 @@ def test_slack_bounds_the_exact_distance_from_a_rounded_gaussian(sigma, carriers
     s = sigma * math.sqrt(carriers)
     edges = np.array([0.5 * math.erfc(-(x - 0.5) / (s * math.sqrt(2))) for x in range(-400, 402)])
     distance = 0.5 * np.abs(total - np.diff(edges)).sum()
-    assert distance <= accountants.slack(Share(bound=bound.Bound(norm=1.0, scale_bits=0), sigma=sigma, carriers=carriers), 1)
+    assert distance <= accountants.slack(
+        Share(bound=bound.Bound(norm=1.0, scale_bits=0), sigma=sigma, carriers=carriers), 1
+    )
 
 
 def test_the_concentrated_bound_agrees_with_the_exact_one_from_above(make_permit, privacy):

@@ -18,6 +18,7 @@ ENTRIES = (
     "sleep",
     "many_threads",
     "fill_disk",
+    "bury",
     "one_large_file",
     "reply_of",
     "write_table",

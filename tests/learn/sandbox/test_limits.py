@@ -63,8 +63,16 @@ def test_payload_and_tables_arrive_as_they_were_sent(loop, sandbox, size):
         pytest.param(task("leave", b"bye"), Ending.RAISED, id="an exit"),
         pytest.param(task("forge", b"\x02" + b"\xff" * 8), Ending.REPLY, id="a frame that announces more than allowed"),
         pytest.param(task("forge", b"\x09" + bytes(8)), Ending.REPLY, id="a frame of no known kind"),
-        pytest.param(task("forge", b"\x03" + (1).to_bytes(8, "little") + b"\x63"), Ending.REPLY, id="an ending that is not on the list"),
-        pytest.param(task("forge", b"\x02" + (9).to_bytes(8, "little") + b"short"), Ending.DIED, id="a frame that stops in the middle"),
+        pytest.param(
+            task("forge", b"\x03" + (1).to_bytes(8, "little") + b"\x63"),
+            Ending.REPLY,
+            id="an ending that is not on the list",
+        ),
+        pytest.param(
+            task("forge", b"\x02" + (9).to_bytes(8, "little") + b"short"),
+            Ending.DIED,
+            id="a frame that stops in the middle",
+        ),
         pytest.param(task("forge", b"\x01" + bytes(8)), Ending.REPLY, id="a message where a reply is due"),
     ],
 )
@@ -99,6 +107,13 @@ def test_a_full_disk_is_the_tasks_own_and_is_empty_for_the_next(loop, sandbox):
         written, code = json.loads(loop.run(sandbox.run(task("fill_disk"))))
         assert code == errno.ENOSPC
         assert 16 <= written <= 24
+
+
+def test_a_folder_that_is_hard_to_remove_is_removed(loop, sandbox):
+    zygote = sandbox._zygote
+    assert loop.run(sandbox.run(task("bury"))) == b"buried"
+    assert loop.run(sandbox.run(task("fill_disk")))
+    assert sandbox._zygote is zygote
 
 
 def test_a_late_worker_is_killed_and_does_not_hold_up_others(loop, sandbox):
@@ -200,9 +215,15 @@ def test_a_task_cannot_ask_for_more_memory_than_the_sandbox_has(loop, sandbox):
         loop.run(sandbox.run(task("echo", memory=MEMORY + 1)))
 
 
+def alive(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def test_a_killed_zygote_takes_its_tasks_along_and_the_next_task_starts_a_new_one(loop, inside):
     async def story():
-        sandbox = await Sandbox.start(("attacks:echo", "attacks:sleep"), interpreter=Interpreter.current(also=(inside,)))
+        sandbox = await Sandbox.start(
+            ("attacks:echo", "attacks:sleep"), interpreter=Interpreter.current(also=(inside,))
+        )
         try:
             running = asyncio.create_task(sandbox.run(Task(entry="attacks:sleep", payload=b"60")))
             await asyncio.sleep(0.1)
@@ -212,7 +233,7 @@ def test_a_killed_zygote_takes_its_tasks_along_and_the_next_task_starts_a_new_on
                 await running
             assert failed.value.ending is Ending.DIED
             assert await sandbox.run(Task(entry="attacks:echo", payload=b"again")) == b"again"
-            assert not child.is_running()
+            assert not alive(child)
         finally:
             await sandbox.stop()
         with pytest.raises(SandboxIncomplete):
@@ -242,7 +263,7 @@ asyncio.run(main())
         assert len(family) == 3
         program.kill()
     psutil.wait_procs(family, timeout=5)
-    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
+    assert not any(alive(p) for p in family)
 
 
 def test_stopping_leaves_no_process_and_no_group(loop, inside):

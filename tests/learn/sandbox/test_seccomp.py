@@ -12,7 +12,12 @@ ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 def answer(program, *, arch, number, arguments=()):
     """What the kernel would do with this call: classic BPF with the six instructions that the filters use."""
-    data = number.to_bytes(4, "little") + arch.to_bytes(4, "little") + bytes(8) + b"".join(a.to_bytes(8, "little") for a in arguments)
+    data = (
+        number.to_bytes(4, "little")
+        + arch.to_bytes(4, "little")
+        + bytes(8)
+        + b"".join(a.to_bytes(8, "little") for a in arguments)
+    )
     data = data.ljust(64, b"\0")
     accumulator, at = 0, 0
     while True:

@@ -10,7 +10,7 @@ from paroma.trust.audit.cosignatures import QuorumMissing
 from paroma.trust.audit.entries import seal
 from paroma.trust.audit.follow import follow, followed, remember
 from paroma.trust.audit.log import FEDERATION
-from paroma.trust.audit.merkle import EMPTY, TILE, leaf_hash, leaf_hashes
+from paroma.trust.audit.merkle import EMPTY, EMPTY_ROOT, TILE, leaf_hash, leaf_hashes
 from paroma.trust.audit.notes import Note, NoteUnsigned
 from paroma.trust.audit.tiles import CHECKPOINT, TileMissing, Where, bundle, needed
 from paroma.trust.audit.verify import Expectations, adds_up, needs, verify, verify_folder
@@ -193,6 +193,23 @@ def test_a_shorter_log_and_missing_or_torn_files_are_refused(whole, db, signer):
         read_all(whole, whole.head)
 
 
+@pytest.mark.promise(4)
+def test_bytes_behind_the_last_entry_of_a_bundle_are_seen(whole):
+    whole.files[Where(None, 0, 256).path] += b"\0\0"
+    with pytest.raises(LogInconsistent, match="go on where they should end") as caught:
+        read_all(whole, whole.head)
+    assert caught.value.entries == range(255, 256)
+
+
+@pytest.mark.promise(4)
+def test_a_bundle_and_its_tile_torn_together_are_seen(whole):
+    whole.files[Where(None, 2, 88).path] = b"\xff"
+    whole.files[Where(0, 2, 88).path] = bytes(88 * 32)
+    with pytest.raises(LogInconsistent) as caught:
+        read_all(whole, whole.head)
+    assert caught.value.entries == range(512, 600)
+
+
 # verify
 
 
@@ -243,6 +260,8 @@ def test_a_sound_log_says_what_is_proved_and_what_is_not(voted, signer, cosigner
             "wrote down everything",
         ):
             assert words in report.sentence
+    undated = verify(voted, signer.origin, signer.vkey, witnesses, 3)
+    assert "the age of the cosignatures was not looked at" in undated.not_proved[-1]
     with pytest.raises(QuorumMissing):
         verify(voted, signer.origin, signer.vkey, witnesses, 4)
     with pytest.raises(QuorumMissing):
@@ -291,6 +310,8 @@ def test_the_checkers_trust_comes_from_elsewhere(voted, signer, cosigners, make_
     voted.files = files
     other = make_store("other")
     append(other, signer, [*VOTES[:-1], seal("other", 1, {})])
+    empty = checkpoints.sign(0, EMPTY_ROOT, signer)
+    assert verify(voted, signer.origin, signer.vkey, {}, 0, expectations=Expectations(remembered=(empty,))).holds
     longer = make_store("longer")
     append(longer, signer, [*VOTES, *VOTES])
     for remembered in (copy(other).head, copy(longer).head):

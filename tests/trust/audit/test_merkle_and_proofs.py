@@ -4,6 +4,7 @@ import json
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from paroma.kernel.errors import BadInput
 from paroma.trust.audit.merkle import (
     EMPTY,
     EMPTY_ROOT,
@@ -173,6 +174,17 @@ def test_no_proof_is_made_for_sizes_that_cannot_be(sizes):
 def test_no_proof_is_made_for_an_entry_that_is_not_there(number):
     with pytest.raises(ProofInvalid):
         prove_inclusion(number, 3, subtrees([]))
+
+
+def test_no_proof_is_made_from_tiles_that_are_too_short():
+    with pytest.raises(ProofInvalid, match="no complete subtree"):
+        prove_inclusion(0, 3, nodes_of(lambda *_: bytes(HASH)))
+
+
+@pytest.mark.parametrize(("size", "data"), [(3, b""), (3, bytes(4 * HASH)), (-1, b""), (256, b"")])
+def test_an_edge_that_does_not_fit_its_size_is_refused(size, data):
+    with pytest.raises(BadInput):
+        Edge.decode(size, data)
 
 
 def test_a_tile_hashes_to_the_node_above_it():

@@ -83,7 +83,7 @@ def _without_entries(read):
 @pytest.mark.promise(4)
 @pytest.mark.parametrize(
     "note",
-    ["", "\n\n", "text\n", "text\n\n", "text\n\n\u2014 a b", "a\rb\n\n\u2014 a AAAAAAA=\n", "t\n\n- a AAAAAAA=\n", "t\n\n\u2014 a AAAA\n",
+    ["", "\n\n", "text\n", "text\n\n", "text\n\n\u2014 a b", "a\rb\n\n\u2014 a AAAAAAA=\n", "t\n\n- a AAAAAAA=\n", "t\n\n\u2014 a AAAA\n", "t\n\n\u2014 a AAAAAAAAA\n",
      "t\n\n\u2014 a+b AAAAAAA=\n", "t\n\n\u2014 a AAAAAAA=\nx\n", "\ud800\n\n\u2014 a AAAAAAA=\n", "t" * 140_000, "t\n\n" + "\u2014 a AAAAAAA=\n" * 513],
 )  # fmt: skip
 def test_what_is_no_note_is_refused(note):

@@ -13,11 +13,12 @@ from paroma.trust.audit.cosigning import (
     CosignatureUnexpected,
     cosigned_note,
     offer,
+    signature_of,
     take_in,
 )
 from paroma.trust.audit.log import FEDERATION
 from paroma.trust.audit.merkle import root_of
-from paroma.trust.audit.notes import CheckpointSigner, NoteInvalid, NoteUnsigned, Signature
+from paroma.trust.audit.notes import CheckpointSigner, NoteInvalid, NoteUnsigned
 from paroma.trust.audit.proofs import Consistency
 from paroma.trust.audit.witness import CheckpointOld, ProofNeeded, grow, require_sound, seen, trouble
 from paroma.trust.keys.log_keys import HeldLogKey
@@ -217,7 +218,7 @@ def cosign(hub, site, head, at=1000.0):
     proof = hub.proof(last.size, head.size) if last else None
     grown = site.take(head, proof, at=at)
     line = grown.cosignature.line
-    hub.store.write_now(lambda tx: take_in(tx, FEDERATION, head.size, Signature.parse(line), site.cosigner.public))
+    hub.store.write_now(lambda tx: take_in(tx, FEDERATION, head.size, signature_of(line), site.cosigner.public))
 
 
 def quorum_note(hub, k=3):
@@ -291,7 +292,7 @@ def test_only_cosignatures_over_what_was_offered_are_kept(hub, sites, cosigners)
     assert quorum_note(hub, 1) is None
     for line in ("", "x", "\u2014 a b\n\u2014 a b\n"):
         with pytest.raises(ParomaError):
-            Signature.parse(line)
+            signature_of(line)
 
 
 def test_participants_keys_are_read_from_their_texts(cosigners, witnesses):

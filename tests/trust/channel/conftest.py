@@ -17,7 +17,7 @@ from paroma.trust.channel.caller import Caller
 from paroma.trust.channel.exchange import HubEnd
 from paroma.trust.channel.line import Events, Line
 from paroma.trust.channel.messages import EXCHANGE_PATH, TOKEN_PATH, UPLOAD_PATH
-from paroma.trust.channel.parked import LineClosed, Parked
+from paroma.trust.channel.parked import Parked
 from paroma.trust.channel.uploads import Uploads
 from paroma.trust.identity import tokens
 from paroma.trust.identity.clients import Client, Issuer
@@ -85,7 +85,7 @@ class Hub:
             handle=self.handle,
             heads=NoHeads(),
             clock=clock,
-            committed=lambda site: None,
+            committed=lambda _: None,
         )
 
     def enrol(self, site, key):
@@ -103,8 +103,8 @@ class Hub:
         self.verifier.revoked(self.epoch)
         self.parked.revoke(site)
 
-    async def post(self, site, id, body):
-        seq = await self.store.write(lambda tx: mailbox.post(tx, site, id, body, now=time.time()))
+    async def post(self, site, name, body):
+        seq = await self.store.write(lambda tx: mailbox.post(tx, site, name, body, now=time.time()))
         self.parked.wake(site)
         return seq
 
@@ -138,9 +138,7 @@ class Hub:
     def _token(self, request):
         proof = dict(request.headers)["DPoP"]
         try:
-            body = self.issuer.grant(
-                request.body, proof, url=request.url, find=self.clients.get, epoch=self.epoch
-            )
+            body = self.issuer.grant(request.body, proof, url=request.url, find=self.clients.get, epoch=self.epoch)
         except ParomaError as problem:
             refused = refused_proof(problem, self.nonces)
             return self._reply(400, b'{"error":"%s"}' % refused.error.encode(), refused.headers())
@@ -154,7 +152,9 @@ class Hub:
         return HttpResponse(status=status, headers=MappingProxyType(named), body=body)
 
     def effects(self):
-        return self.store.read_now(lambda tx: [bytes(b) for b in tx.execute(select(EFFECTS.c.body).order_by(EFFECTS.c.n)).scalars()])
+        return self.store.read_now(
+            lambda tx: [bytes(b) for b in tx.execute(select(EFFECTS.c.body).order_by(EFFECTS.c.n)).scalars()]
+        )
 
 
 class Wire:
@@ -164,11 +164,16 @@ class Wire:
         self.hub = hub
         self.fates = []
         self.replayed = []
+        self.held = 0
+        self.go_on = asyncio.Event()
 
     async def send(self, request):
         fate = self.fates.pop(0) if self.fates and request.url.endswith(EXCHANGE_PATH) else "arrives"
         if fate == "request lost":
             raise PeerUnavailable("the line broke", do="repeat")
+        if fate == "held":
+            self.held += 1
+            await self.go_on.wait()
         if fate == "late":
             await asyncio.sleep(0.01)
         if fate == "hub restarts":
@@ -212,9 +217,9 @@ class SiteEnd:
             handle=self.handle,
             heads=self.heads,
             events=Events(
-                reached=lambda at: None,
+                reached=lambda _: None,
                 failed=self.failures.append,
-                refused_here=lambda arrival, problem: self.refused_here.append(arrival.id),
+                refused_here=lambda arrival, _: self.refused_here.append(arrival.id),
                 refused_there=self.refused_there.append,
             ),
             clock=clock,
@@ -241,11 +246,13 @@ class SiteEnd:
         self.line.stop()
         await self.task
 
-    async def send(self, id, body):
-        await self.line.send(id, body)
+    async def send(self, name, body):
+        await self.line.send(name, body)
 
     def effects(self):
-        return self.store.read_now(lambda tx: [bytes(b) for b in tx.execute(select(EFFECTS.c.body).order_by(EFFECTS.c.n)).scalars()])
+        return self.store.read_now(
+            lambda tx: [bytes(b) for b in tx.execute(select(EFFECTS.c.body).order_by(EFFECTS.c.n)).scalars()]
+        )
 
     def position(self):
         return self.store.read_now(outbox.position)

@@ -5,10 +5,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from paroma.kernel.errors import Refused
+from paroma.kernel.randomness import SeededRandomness
 from paroma.trust.channel import mailbox, outbox
 from paroma.trust.channel.authenticate import Unauthenticated, authenticate
 from paroma.trust.channel.line import LineBroken
-from paroma.trust.channel.messages import MOST_MESSAGE, MessageTooLong
+from paroma.trust.channel.messages import MOST_MESSAGE, Envelope, MessageTooLong
+from paroma.trust.identity import dpop
+from paroma.trust.keys.signing import HeldKey
 
 FATES = ["arrives", "request lost", "reply lost", "replayed", "late", "reply late", "hub restarts"]
 HANDLERS = ["works", "fails before", "fails after"]
@@ -20,7 +23,9 @@ STEPS = st.lists(
 
 
 @pytest.mark.promise(5)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     fates=st.lists(st.sampled_from(FATES), max_size=16),
     handlers=st.lists(st.sampled_from(HANDLERS), max_size=6),
@@ -58,6 +63,89 @@ def test_whatever_is_lost_cut_killed_or_repeated_every_message_has_its_effect_on
     assert there.hub.effects() == up
     assert there.site.effects() == down
     assert set(there.wire.replayed) <= {401}
+    assert there.site.refused_here == []
+    assert there.site.refused_there == []
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize("fate", ["request lost", "reply lost"])
+def test_the_last_message_arrives_too_when_the_request_that_carries_it_is_lost(pair, fate):
+    there = pair(park=0.3)
+
+    async def scene():
+        there.site.start()
+        await there.until(lambda: len(there.hub.parked) == 1)
+        there.wire.fates = [fate]
+        await there.site.send("m", b"x")
+        await there.until(lambda: there.site.failures)
+        await there.until(lambda: there.hub.effects() == [b"x"])
+        await there.site.stop()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.promise(5)
+def test_a_message_that_overtakes_the_one_before_it_waits_for_it(pair):
+    there = pair(park=20.0)
+
+    async def scene():
+        await there.site.store.write(lambda tx: outbox.send(tx, "first", b"1", now=0.0))
+        there.wire.fates = ["held"]
+        there.site.start()
+        await there.until(lambda: there.wire.held)
+        await there.site.send("second", b"2")
+        await there.until(lambda: len(there.hub.parked) == 1)  # the second request is there, the first is not
+        assert there.hub.effects() == []
+        there.wire.go_on.set()
+        await there.until(lambda: there.hub.effects() == [b"1", b"2"])
+        await there.site.stop()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.promise(5)
+def test_what_a_killed_site_had_in_memory_only_comes_again(pair):
+    there = pair(park=20.0)
+
+    async def scene():
+        works, hanging = there.site.handle, asyncio.Event()
+        there.site.handle = lambda arrival: works(arrival) if arrival.seq <= 3 else hanging.wait()
+        for number in range(20):
+            await there.hub.post(there.SITE, f"d{number}", b"%d" % number)
+        there.site.start()
+        await there.until(lambda: len(there.hub.parked) == 1)
+        await there.site.send("u", b"x")  # what was handled is acknowledged with it
+        await there.until(lambda: there.hub.effects() == [b"x"])
+        so_far = len(there.hub.requests)
+        await asyncio.sleep(0.2)
+        assert len(there.hub.requests) <= so_far + 1  # what lies in memory is not asked for again
+        await there.site.kill()
+        there.site.handle = works
+        there.site.start()
+        await there.until(lambda: len(there.site.effects()) == 20)
+        await there.site.stop()
+
+    asyncio.run(scene())
+    assert there.site.effects() == [b"%d" % number for number in range(20)]
+
+
+@pytest.mark.promise(3)
+def test_a_second_message_under_a_used_number_is_refused(pair):
+    hub = pair().hub
+    first, second = (Envelope(seq=1, id=name, body=b"x") for name in ("a", "b"))
+    receive = lambda message: hub.store.write_now(lambda tx: mailbox.receive(tx, "site-1", message, now=0.0))  # noqa: E731
+    assert receive(first) is mailbox.Receipt.NEW
+    assert receive(first) is mailbox.Receipt.SEEN
+    with pytest.raises(mailbox.SequenceReused):
+        receive(second)
+
+
+def test_a_second_line_or_an_eager_handler_cannot_skip_a_message(pair):
+    there = pair()
+    with pytest.raises(outbox.OutOfOrder):
+        there.site.store.write_now(lambda tx: outbox.admit(tx, 2))
+    assert there.site.store.write_now(lambda tx: outbox.admit(tx, 1))
+    assert not there.site.store.write_now(lambda tx: outbox.admit(tx, 1))
 
 
 @pytest.mark.promise(3)
@@ -130,7 +218,7 @@ def test_it_stops_within_a_second(pair, hang):
 
     async def scene():
         if hang == "handling":
-            there.site.handle = lambda arrival: asyncio.sleep(30)
+            there.site.handle = lambda _: asyncio.sleep(30)
             await there.hub.post(there.SITE, "m", b"x")
         there.site.start()
         await there.until(lambda: len(there.hub.parked) == 1)
@@ -210,7 +298,7 @@ def test_a_site_stops_before_any_message_when_the_heads_contradict(pair):
         await there.hub.post(there.SITE, "m", b"x")
         there.site.start()
         with pytest.raises(LineBroken):
-            await there.site.task
+            await asyncio.wait_for(there.site.task, 10)
 
     asyncio.run(scene())
     assert there.site.effects() == []
@@ -226,11 +314,10 @@ def test_a_site_whose_database_is_an_older_copy_stops(pair, new_store):
         await there.until(lambda: there.hub.effects() == [b"1"])
         await there.site.kill()
         older = pair().site  # an empty database with the same key
-        there.hub.clients[there.SITE] = there.hub.clients[there.SITE]
         older.wire, older.key = there.wire, there.site.key
         older.start()
         with pytest.raises(LineBroken):
-            await older.task
+            await asyncio.wait_for(older.task, 10)
 
     asyncio.run(scene())
 
@@ -248,7 +335,7 @@ def test_a_hub_whose_database_is_an_older_copy_is_noticed(pair):
         there.wire.hub = older.hub
         there.site.start()
         with pytest.raises(LineBroken):
-            await there.site.task
+            await asyncio.wait_for(there.site.task, 10)
 
     asyncio.run(scene())
 
@@ -262,7 +349,9 @@ def test_what_was_acknowledged_is_kept_nowhere(pair):
             await there.site.send(f"u{number}", b"secret")
             await there.hub.post(there.SITE, f"d{number}", b"secret")
         await there.until(lambda: there.site.position().acknowledged == 40)
-        await there.until(lambda: there.hub.store.read_now(lambda tx: mailbox.position(tx, there.SITE)).acknowledged >= 24)
+        await there.until(
+            lambda: there.hub.store.read_now(lambda tx: mailbox.position(tx, there.SITE)).acknowledged >= 24
+        )
         await there.site.stop()
 
     asyncio.run(scene())
@@ -273,7 +362,9 @@ def test_a_message_that_is_too_long_is_refused_where_it_is_sent(pair):
     there = pair()
     for send in (
         lambda: there.site.store.write_now(lambda tx: outbox.send(tx, "m", bytes(MOST_MESSAGE + 1), now=0.0)),
-        lambda: there.hub.store.write_now(lambda tx: mailbox.post(tx, there.SITE, "m", bytes(MOST_MESSAGE + 1), now=0.0)),
+        lambda: there.hub.store.write_now(
+            lambda tx: mailbox.post(tx, there.SITE, "m", bytes(MOST_MESSAGE + 1), now=0.0)
+        ),
     ):
         with pytest.raises(MessageTooLong):
             send()
@@ -317,10 +408,41 @@ def test_a_thousand_messages_each_way_arrive_in_order(pair, capsys):
 
 
 @pytest.mark.promise(3)
+def test_a_stolen_token_is_of_no_use_with_another_key(pair):
+    there = pair()
+
+    async def scene():
+        there.site.start()
+        await there.until(lambda: there.hub.requests and "Authorization" in dict(there.hub.requests[-1].headers))
+        await there.site.stop()
+
+    asyncio.run(scene())
+    request = there.hub.requests[-1]
+    stolen = dict(request.headers)["Authorization"]
+    for key, good in ((HeldKey.fresh(SeededRandomness(9, "thief")), False), (there.site.key, True)):
+        proof = dpop.make_proof(
+            key,
+            "POST",
+            request.url,
+            nonce=there.hub.nonces.current(),
+            token=stolen.removeprefix("DPoP "),
+            now=time.time(),
+            randomness=SeededRandomness(1, "proof"),
+        )
+        given = [("Authorization", stolen), ("DPoP", proof)]
+        known = {"now": time.time(), "nonces": there.hub.nonces, "verified": there.hub.verifier}
+        if good:
+            assert authenticate("POST", request.url, given, **known).site == there.SITE
+        else:
+            with pytest.raises(Unauthenticated):
+                authenticate("POST", request.url, given, **known)
+
+
+@pytest.mark.promise(3)
 @pytest.mark.parametrize(
     "tamper",
     [
-        lambda headers: [],
+        lambda _: [],
         lambda headers: [h for h in headers if h[0] != "DPoP"],
         lambda headers: [h for h in headers if h[0] != "Authorization"],
         lambda headers: [*headers, ("dpop", dict(headers)["DPoP"])],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from paroma.kernel.blocking import Inline as Here
-from paroma.kernel.errors import BadInput, ParomaError, Refused
+from paroma.kernel.errors import BadInput, ParomaError, Refused, Unavailable
 from paroma.kernel.randomness import SeededRandomness
 from paroma.kernel.wire import framing
 from paroma.kernel.wire.network import PeerUnavailable
@@ -40,7 +40,7 @@ async def insist(there, content):
     for _ in range(40):
         try:
             return await send_body(there.site.caller, content, Here())
-        except PeerUnavailable:
+        except Unavailable:
             await asyncio.sleep(0)
     raise AssertionError("it never arrived")
 
@@ -64,7 +64,9 @@ def test_a_small_body_stays_in_the_message(pair):
 
 
 @pytest.mark.promise(5)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.sampled_from(["arrives", "request lost", "reply lost", "hub restarts"]), max_size=12))
 def test_an_upload_that_is_cut_anywhere_arrives_whole(pair, fates):
     there = pair()
@@ -131,7 +133,9 @@ def test_more_than_was_allowed_or_declared_is_refused(pair):
             await hub.take(there.SITE, whole, piece, most_total=99)
         for number in range(uploads.MOST_UPLOADS):
             content = b"%d" % number
-            await hub.take(there.SITE, hashlib.sha256(content).hexdigest(), next(framing.chunks(content)), most_total=99)
+            await hub.take(
+                there.SITE, hashlib.sha256(content).hexdigest(), next(framing.chunks(content)), most_total=99
+            )
         with pytest.raises(UploadRefused):
             await hub.take(there.SITE, whole, piece, most_total=100)
         await hub.sweep(before=time.time() + 1)

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import datetime as dt
 from types import MappingProxyType
 
@@ -41,7 +42,9 @@ def mint(do, **changed):
 
 
 def request(invitation, key=SITE_KEY, **changed):
-    return join.request(invitation, key, **{"log_vkey": "site+1+A", "owner": "City", "title": "City Hospital", **changed})
+    return join.request(
+        invitation, key, **{"log_vkey": "site+1+A", "owner": "City", "title": "City Hospital", **changed}
+    )
 
 
 def accept(do, data, *, proven=SITE_KEY.thumbprint, now=NOW + 1, seed=1):
@@ -66,10 +69,8 @@ def test_a_damaged_invitation_is_refused(data):
     line = str(invitations.Invitation(url=HUB, fingerprint=PRINT, log_vkey=LOG, code="c" * 22))
     at = data.draw(st.integers(0, len(line) - 1))
     cut = data.draw(st.sampled_from([line[:at], line[:at] + line[at + 1 :], line[:at] + "!" + line[at + 1 :]]))
-    try:
+    with contextlib.suppress(BadInput):
         assert invitations.parse(cut) != invitations.parse(line)  # another code, say: the hub will not know it
-    except BadInput:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,6 @@ def test_a_damaged_invitation_is_refused(data):
 )
 def test_an_invitation_that_lacks_something_is_refused(changed):
     given = {"url": HUB, "fingerprint": PRINT, "log_vkey": LOG, "code": "c", **changed}
-    if changed == {"fingerprint": "AB" * 32}:
-        return  # upper case names the same bytes; `fetch_ca` compares text and refuses it
     with pytest.raises(BadInput):
         invitations.parse(str(invitations.Invitation(**given)))
 
@@ -147,7 +146,16 @@ def mint_other():
 @pytest.mark.promise(3)
 @pytest.mark.parametrize(
     "wrong",
-    ["proof by another key", "another hub", "another owner", "signature of another", "altered", "not json", "huge", "known key"],
+    [
+        "proof by another key",
+        "another hub",
+        "another owner",
+        "signature of another",
+        "altered",
+        "not json",
+        "huge",
+        "known key",
+    ],
 )
 def test_a_request_that_does_not_fit_is_refused_and_leaves_the_invitation_whole(do, invitation, wrong):
     given, proven = invitation, SITE_KEY.thumbprint
@@ -157,7 +165,9 @@ def test_a_request_that_does_not_fit_is_refused_and_leaves_the_invitation_whole(
     if wrong == "proof by another key":
         proven = OTHER_KEY.thumbprint
     if wrong == "another hub":
-        data = request(invitations.Invitation(url="https://other.example:1", fingerprint=PRINT, log_vkey=LOG, code=given.code))
+        data = request(
+            invitations.Invitation(url="https://other.example:1", fingerprint=PRINT, log_vkey=LOG, code=given.code)
+        )
     if wrong == "signature of another":
         mine, theirs = data, request(given, OTHER_KEY)
         cut = mine.index(b'","statement"')
@@ -243,7 +253,9 @@ def test_a_renewed_certificate_with_the_same_key_still_fits():
 
 
 @pytest.mark.promise(3)
-@pytest.mark.parametrize("answer", ["another key", "no certificate", "not found", "no authority", "huge", "forged text"])
+@pytest.mark.parametrize(
+    "answer", ["another key", "no certificate", "not found", "no authority", "huge", "forged text"]
+)
 def test_whoever_else_answers_is_refused(answer):
     good = authority()
     stranger = ec.derive_private_key(999, ec.SECP256R1())

@@ -21,7 +21,14 @@ def do(store):
 
 
 def member(**changed):
-    given = {"site": NAME, "owner": "City", "title": "City Hospital", "key": SITE.public, "log_vkey": "v", "status": "admitted"}
+    given = {
+        "site": NAME,
+        "owner": "City",
+        "title": "City Hospital",
+        "key": SITE.public,
+        "log_vkey": "v",
+        "status": "admitted",
+    }
     return Member(**{**given, "changed": NOW, **changed})
 
 

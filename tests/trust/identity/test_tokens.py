@@ -107,7 +107,9 @@ def asked(clock):
     site = Client(subject="site-1", role="site", site="site-1", key=SITE_KEY.public)
 
     def ask(*, key=SITE_KEY, prover=SITE_KEY, subject="site-1", audience=HUB, seed=0, find=None, body=None):
-        assertion = clients.make_assertion(key, subject, audience, now=clock.now(), randomness=SeededRandomness(seed, "a"))
+        assertion = clients.make_assertion(
+            key, subject, audience, now=clock.now(), randomness=SeededRandomness(seed, "a")
+        )
         url = HUB + "/line/token"
         proof = dpop.make_proof(
             prover,
@@ -137,7 +139,7 @@ def test_who_proves_an_enrolled_key_gets_a_token(asked):
         {"prover": HUB_KEY},
         {"subject": "site-2"},
         {"audience": "https://other.example"},
-        {"find": lambda name: None},
+        {"find": lambda _: None},
         {"body": b"grant_type=password"},
         {"body": b"\xff"},
         {"body": b"a=1&" * 4000},
@@ -165,7 +167,7 @@ def test_an_assertion_is_good_once(asked, clock):
 @pytest.mark.promise(3)
 def test_unknown_revoked_and_mis_signed_get_the_same_answer(asked):
     said = set()
-    for wrong in ({"subject": "site-2"}, {"find": lambda name: None}, {"key": HUB_KEY}):
+    for wrong in ({"subject": "site-2"}, {"find": lambda _: None}, {"key": HUB_KEY}):
         with pytest.raises(clients.ClientUnknown) as caught:
             asked(**wrong, seed=len(said))
         said.add(str(caught.value))
@@ -173,13 +175,15 @@ def test_unknown_revoked_and_mis_signed_get_the_same_answer(asked):
 
 
 @pytest.mark.promise(3)
-@pytest.mark.parametrize("changed", [{"exp": NOW + 3600}, {"iat": NOW - 600, "exp": NOW - 540}, {"iss": "x"}, {"jti": ""}])
+@pytest.mark.parametrize(
+    "changed", [{"exp": NOW + 3600}, {"iat": NOW - 600, "exp": NOW - 540}, {"iss": "x"}, {"jti": ""}]
+)
 def test_an_assertion_of_another_form_is_refused(changed):
     claims = {"iss": "site-1", "sub": "site-1", "aud": HUB, "iat": int(NOW), "exp": int(NOW) + 60, "jti": "j"}
     made = jose.write(clients.TYP, {**claims, **json.loads(json.dumps(changed))}, SITE_KEY)
     site = Client(subject="site-1", role="site", site="site-1", key=SITE_KEY.public)
     with pytest.raises(ParomaError):
-        clients.verify_assertion(made, audience=HUB, find=lambda name: site, now=NOW)
+        clients.verify_assertion(made, audience=HUB, find=lambda _: site, now=NOW)
 
 
 def test_the_token_endpoint_names_its_nonce(clock):

@@ -70,6 +70,9 @@ def test_the_wrong_kind_or_torn_bytes_are_named_and_never_replaced(tmp_path):
     files.load_or_create(path, SystemDisk(), OsRandomness())
     with pytest.raises(files.KeyFileUnreadable, match="Ed25519"):
         files.load_or_create_log_key(path, SystemDisk(), OsRandomness())
+    files.load_or_create_log_key(tmp_path / "log", SystemDisk(), OsRandomness())
+    with pytest.raises(files.KeyFileUnreadable, match="P-256"):
+        files.load_or_create(tmp_path / "log", SystemDisk(), OsRandomness())
     for content in (path.read_bytes()[:80], b"", b"\0" * 300):
         path.write_bytes(content)
         with pytest.raises(files.KeyFileUnreadable):

@@ -71,6 +71,7 @@ def test_what_is_no_signature_is_refused(signature):
         {"x": KEY.public_jwk["y"]},
         {"x": ""},
         {"x": 7},
+        {"x": "A" * 42 + "!"},
         {"x": KEY.public_jwk["x"] + "="},
         {"y": "A" * 43},
         {"y": KEY.public_jwk["y"][:-1] + "_"},
@@ -80,6 +81,17 @@ def test_what_is_no_signature_is_refused(signature):
 def test_what_is_no_public_key_is_refused(change):
     with pytest.raises(KeyInvalid):
         PublicKey.from_jwk(KEY.public_jwk | change)
+
+
+@pytest.mark.promise(3)
+def test_points_and_keys_of_other_curves_are_refused():
+    with pytest.raises(KeyInvalid):
+        PublicKey.from_point(KEY.public.point[:-1])
+    with pytest.raises(KeyInvalid):
+        HeldKey(ec.generate_private_key(ec.SECP384R1()))
+    for jwk in ({}, {"kty": "oct", "k": "AA"}, {"kty": "EC", "crv": "P-256", "x": "AA"}):
+        with pytest.raises(KeyInvalid):
+            thumbprint(jwk)
 
 
 @pytest.mark.promise(3)

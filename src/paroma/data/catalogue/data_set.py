@@ -1,7 +1,8 @@
-"""The description of a data set: which features it has and where in a FHIR record each is found, after SQL on FHIR's ViewDefinition.
+"""The description of a data set: which features it has and where in a FHIR record each is found, after SQL on FHIR's
+ViewDefinition.
 
-It holds no record and may be shown to everybody. The ranges are clinical and public, written down before any record was read:
-inputs are scaled by them, so that scaling discloses nothing.
+It holds no record and may be shown to everybody. The ranges are clinical and public, written down before any record
+was read: inputs are scaled by them, so that scaling discloses nothing.
 """
 
 from pathlib import Path
@@ -89,7 +90,7 @@ class DataSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def parse(content: bytes) -> DataSet:
-    """A data set's description from JSON. Raises NotStrictJson, or BadInput for a description that contradicts itself."""
+    """A data set's description from JSON. Raises NotStrictJson; BadInput where it contradicts itself."""
     data_set = canonical.decode_as(content, DataSet)
     names = [feature.name for feature in data_set.features]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -119,3 +120,23 @@ def _check(feature: Feature) -> None:
         raise BadInput(
             f"the path of feature `{name}` is not clear", do="name a code for an Observation or Condition only"
         )
+
+
+def columns(data_set: DataSet) -> list[dict[str, object]]:
+    """The features as a computation sees them: name, kind (`number`, `truth`, `category`), range, levels' numbers."""
+    return [
+        {
+            "name": feature.name,
+            "kind": "truth" if feature.kind == "flag" else feature.kind,
+            "low": feature.low,
+            "high": feature.high,
+            "levels": [f"{level.value:g}" for level in feature.levels] if feature.kind == "category" else [],
+        }
+        for feature in data_set.features
+    ]
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True, tag="data-set-offered", forbid_unknown_fields=True):
+    """A site tells the hub that it has records of this data set. Metadata only: no count, no value."""
+
+    data_set: DataSet

@@ -1,7 +1,7 @@
 """From records to a table: the patients that may be used now, one row each, in an order that says nothing.
 
-Whether a patient may be used is asked before a byte of theirs is decrypted, and the rule that allowed it is kept. Only complete
-rows are taken: a patient for whom a feature is missing, or stands in another unit, is left out.
+Whether a patient may be used is asked before a byte of theirs is decrypted, and the rule that allowed it is kept. Only
+complete rows are taken: a patient for whom a feature is missing, or stands in another unit, is left out.
 """
 
 from collections import Counter
@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 

@@ -1,8 +1,9 @@
 """FHIR R4 as NDJSON, read strictly: one resource a line, limits before parsing, original bytes kept.
 
-Standard JSON readers keep the last of two equal keys, read NaN and let lone surrogates through; here each is refused, as are lines
-beyond 1 MiB (found without reading further, so that a line of 2 GB costs 1 MiB of memory), deep nesting and long numbers.
-Of a resource only the fields that we use are decoded and checked, by types; everything else stays as it came, for portability.
+Standard JSON readers keep the last of two equal keys, read NaN and let lone surrogates through; here each is refused,
+as are lines beyond 1 MiB (found without reading further, so that a line of 2 GB costs 1 MiB of memory), deep nesting
+and long numbers. Of a resource only the fields that we use are decoded and checked, by types; everything else stays as
+it came, for portability.
 """
 
 from collections.abc import Iterator
@@ -134,7 +135,8 @@ class Record:
 
 
 def read(stream: BinaryIO, file: str) -> Iterator[Record | NotFhir]:
-    """The resources in `stream`, one a line; for a line that cannot be taken, why (given, not raised, so that all are reported).
+    """The resources in `stream`, one a line; for a line that cannot be taken, why (given, not raised, so that all are
+    reported).
 
     A resource that belongs to no patient is such a line. After a line that is too long nothing more is read.
     """

@@ -1,10 +1,11 @@
 """Bringing files in: read everything first, take all of it or nothing.
 
-Consents go in before records: if the machine stops in between, no record is used by an older consent, and repeating finishes it.
-Repeating a file changes nothing. A record of the same type and id replaces the one that was there; the patient's others stay.
+Consents go in before records: if the machine stops in between, no record is used by an older consent, and repeating
+finishes it. Repeating a file changes nothing. A record of the same type and id replaces the one that was there; the
+patient's others stay.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -57,8 +58,8 @@ class Brought:
     unclear: tuple[str, ...]  # ids of consents that cannot be computed: a clerk has to ask
 
 
-def parse(files: Iterable[tuple[str, BinaryIO]], *, known: Collection[PatientId] = ()) -> Batch:
-    """Read whole files. files: name and stream of each; known: patients that are here already, or a vault.
+def parse(files: Iterable[tuple[str, BinaryIO]], *, known: Container[PatientId] = ()) -> Batch:
+    """Read whole files. files: name and stream of each; known: the vault (or a set) that tells who is here already.
 
     Raises FilesRefused with every line that cannot be taken, a record of an unknown patient included.
     """

@@ -1,8 +1,9 @@
 """From what was said to yes or no. Pure; three answers inside, because what is unknown counts against a use.
 
-Meaning of provisions: IHE Privacy Consent on FHIR (ITI PCF): entries of one list are alternatives; an inner rule narrows or
-widens the outer one once, and inherits what it does not name; an unknown date, author or label counts against access.
-Ours beside it: no purpose named is no yes; two statements that disagree are a no until somebody has asked the patient.
+Meaning of provisions: IHE Privacy Consent on FHIR (ITI PCF): entries of one list are alternatives; an inner rule
+narrows or widens the outer one once, and inherits what it does not name; an unknown date, author or label counts
+against access. Ours beside it: no purpose named is no yes; two statements that disagree are a no until somebody has
+asked the patient.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +12,7 @@ from enum import Enum
 
 from paroma.data.consent import purposes
 from paroma.data.consent.purposes import Coding
-from paroma.data.consent.statement import Choice, Override, Rule, Statement, Use, Verdict
+from paroma.data.consent.statement import ANYBODY, Choice, Override, Rule, Statement, Use, Verdict
 from paroma.kernel.clock import iso
 
 USING = frozenset({"use", "access"})  # FHIR consentaction codes under which a computation falls
@@ -58,16 +59,17 @@ def evaluate(
 ) -> Verdict:
     """May this patient be used for `use` at `at` (seconds since 1970)? All three lists are this patient's.
 
-    In this order: what the law orders; the patient's own no; a statement that cannot be computed or denies; then what the
-    basis asks for. choices: the newest for each scope. Unknown, conflict or error is a no.
-    judge: `decide`, or something that remembers its answers for equal rules.
+    In this order: what the law orders; the patient's own no; a statement that cannot be computed or denies; then what
+    the basis asks for. choices: the newest for each scope. Unknown, conflict or error is a no. judge: `decide`, or
+    something that remembers its answers for equal rules.
     """
     if not purposes.named(use.purpose):
         return Verdict(False, "unknown purpose")
     for order in overrides:
         if order.purpose == use.purpose and order.study in {"", use.study} and order.starts <= at < order.ends:
             return Verdict(True, f"override: {order.law}")
-    covering = [c for c in choices if c.scope.covers(purpose=use.purpose, study=use.study) and c.at <= at]
+    # whatever their time says: a clock that was set back must not undo a no
+    covering = [c for c in choices if c.scope.covers(purpose=use.purpose, study=use.study)]
     no = next((c for c in covering if c.says == "no"), None)
     if no is not None:
         return Verdict(False, f"opt-out {no.number} of {iso(no.at)[:10]}")
@@ -144,8 +146,9 @@ def _elements(rule: Rule, request: Request) -> Iterable[Match]:
     yield _inside(request.at, rule.starts, rule.ends)
     yield _purpose(rule, request)
     if rule.recipients:
-        known = Match.NO if request.recipients else Match.UNKNOWN
-        yield Match.YES if set(rule.recipients) & set(request.recipients) else known
+        known = request.recipients and ANYBODY not in rule.recipients
+        others = Match.NO if known else Match.UNKNOWN
+        yield Match.YES if set(rule.recipients) & set(request.recipients) else others
     if rule.labels:
         labels = request.data.labels
         yield Match.UNKNOWN if labels is None else _truth(bool(set(rule.labels) & set(labels)))
@@ -175,6 +178,8 @@ def _purpose(rule: Rule, request: Request) -> Match:
             return Match.YES
         if any(purposes.covers(wanted, named) for named in rule.purposes for wanted in request.purposes):
             return Match.UNKNOWN  # a part of what is wanted is denied
+        if not all(purposes.known(named) for named in rule.purposes):
+            return Match.UNKNOWN  # what is denied under a code that we do not know may be this
     return Match.NO
 
 

@@ -1,19 +1,21 @@
 """FHIR R4 Consent, read for its meaning.
 
-R4 forbids `provision.type` at the root and requires it inside; IHE PCF requires it at the root. Both are accepted, PCF preferred:
-a rule without a type is not computable, and what is not computable is a no until somebody has asked. OPTIN alone allows nothing.
-Elements that change the meaning of others and that we do not know (`modifierExtension`, `implicitRules`) make it so, too.
+R4 forbids `provision.type` at the root and requires it inside; IHE PCF requires it at the root. Both are accepted, PCF
+preferred: a rule without a type is not computable, and what is not computable is a no until somebody has asked. OPTIN
+alone allows nothing. Elements that change the meaning of others and that we do not know (`modifierExtension`,
+`implicitRules`) make it so, too.
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from calendar import isleap, monthrange
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from paroma.data.consent.purposes import Coding
-from paroma.data.consent.statement import DataRef, Rule, Statement
+from paroma.data.consent.statement import ANYBODY, DataRef, Rule, Statement
 from paroma.kernel.errors import BadInput
 from paroma.kernel.ids import PatientId, printable
 
@@ -24,6 +26,8 @@ RECEIVING: Final = frozenset(
 MOST_RULES = 200
 
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9\-.]{1,64}$")]
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
+_REFERENCE = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}")
 _DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?")
 
 
@@ -96,7 +100,7 @@ _DECODER = msgspec.json.Decoder(_Consent)
 
 
 def read(resource: bytes) -> Statement:
-    """The statement in a Consent (JSON, already checked for strictness by the reader of the file). Raises NotAConsent."""
+    """The statement in a Consent (JSON that the reader of the file found strict). Raises NotAConsent."""
     try:
         consent = _DECODER.decode(resource)
     except (msgspec.MsgspecError, RecursionError) as problem:
@@ -126,18 +130,13 @@ def instant(text: str) -> tuple[float, float]:
         if found := _DATE.fullmatch(text):
             year, month, day = int(found[1]), int(found[2] or 1), int(found[3] or 1)
             first = datetime(year, month, day, tzinfo=UTC)
-            if found[3]:
-                after = first + timedelta(days=1)
-            elif found[2]:
-                after = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-            else:
-                after = datetime(year + 1, 1, 1, tzinfo=UTC)
-            return first.timestamp(), after.timestamp()
+            days = 1 if found[3] else monthrange(year, month)[1] if found[2] else 365 + isleap(year)
+            return first.timestamp(), first.timestamp() + days * 86_400  # not by dates: 9999-12-31 has no day after it
+        if not _TIME.fullmatch(text):
+            raise NotAConsent(f"`{printable(text)}` is no date, nor an hour with its time zone")
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as problem:
         raise NotAConsent(f"`{printable(text)}` is no date") from problem
-    if moment.tzinfo is None:
-        raise NotAConsent(f"`{printable(text)}` names an hour without its time zone")
     second = moment.timestamp()
     return second, second + (1 if moment.microsecond == 0 else 1e-6)
 
@@ -173,7 +172,9 @@ def _rule(provision: _Provision) -> Rule:
         data_starts=data_starts,
         data_ends=data_ends,
         purposes=_codings(provision.purpose),
-        recipients=tuple(a.reference.reference for a in receiving),
+        recipients=tuple(
+            a.reference.reference if _REFERENCE.fullmatch(a.reference.reference) else ANYBODY for a in receiving
+        ),
         other_actors=len(receiving) < len(provision.actor),
         labels=_codings(provision.security_label),
         data=tuple(DataRef(d.meaning, d.reference.reference) for d in provision.data),

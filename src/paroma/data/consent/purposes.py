@@ -1,9 +1,9 @@
 """Purposes of a use, and how a consent names them.
 
-A permit names a purpose by the code of `trust/policy/purposes` (EHDS Art. 53). A FHIR Consent names codings, mostly of HL7's
-v3-ActReason. `named` says which codings stand for a purpose; `covers` follows the hierarchy of v3-ActReason downwards only: who
-allowed all research allowed clinical trials, and who allowed clinical trials did not allow all research.
-Where HL7 has no code as narrow as ours, only our own code counts as a yes.
+A permit names a purpose by the code of `trust/policy/purposes` (EHDS Art. 53). A FHIR Consent names codings, mostly of
+HL7's v3-ActReason. `named` says which codings stand for a purpose; `covers` follows the hierarchy of v3-ActReason
+downwards only: who allowed all research allowed clinical trials, and who allowed clinical trials did not allow all
+research. Where HL7 has no code as narrow as ours, only our own code counts as a yes.
 """
 
 from typing import Final
@@ -33,8 +33,8 @@ _PART_OF: Final[dict[str, str]] = {
     "product-development": "scientific-research",
     "algorithm-training": "scientific-research",
 }
-# HL7 Terminology, v3-ActReason below PurposeOfUse, as far as secondary use and operations go. Emergency treatment and breaking
-# the glass are left out of TREAT on purpose: they are declared, never implied.
+# HL7 Terminology, v3-ActReason below PurposeOfUse, as far as secondary use and operations go. Emergency treatment and
+# breaking the glass are left out of TREAT on purpose: they are declared, never implied.
 _PARENT: Final[dict[str, str]] = {
     **dict.fromkeys(("BIORCH", "CLINTRCH", "PRECLINTRCH", "DSRCH", "POARCH", "TRANSRCH"), "HRESCH"),
     **dict.fromkeys(("CLINTRCHNPC", "CLINTRCHPC"), "CLINTRCH"),
@@ -44,8 +44,32 @@ _PARENT: Final[dict[str, str]] = {
 }
 
 
+_KNOWN: Final = frozenset(
+    {
+        *_PARENT,
+        *_PARENT.values(),
+        "TREAT",
+        "ETREAT",
+        "ERTREAT",
+        "BTG",
+        "HPAYMT",
+        "HMARKT",
+        "PATRQT",
+        "FAMRQT",
+        "PWATRNY",
+    }
+)
+
+
+def known(rule: Coding) -> bool:
+    """Whether we know what a rule that names this coding is about, and so what it is not about."""
+    return (rule.system == ACT_REASON and rule.code in _KNOWN) or (rule.system == OWN and rule.code in ALLOWED)
+
+
 def named(purpose: str) -> tuple[Coding, ...]:
-    """The codings that stand for `purpose`, any of which a yes may name; empty where the purpose is unknown or forbidden."""
+    """The codings that stand for `purpose`, any of which a yes may name; empty where the purpose is unknown or
+    forbidden.
+    """
     if purpose not in ALLOWED:
         return ()
     return (Coding(OWN, purpose), *(Coding(ACT_REASON, code) for code in _NAMED.get(purpose, ())))

@@ -1,8 +1,8 @@
 """Consent, durably: statements and choices go in, verdicts come out, and everything has a place in one order.
 
-The order is what promise 2 stands on. Whoever reads patients notes `sequence(tx)` first; the transaction that commits what was
-read asks `tainted(tx, ..., since=that number)`, and commits only without the patients it names. As both run in the store's one
-order of writes, a withdrawal is either before the commit, and seen, or after it.
+The order is what promise 2 stands on. Whoever reads patients notes `sequence(tx)` first; the transaction that commits
+what was read asks `tainted(tx, ..., since=that number)`, and commits only without the patients it names. As both run
+in the store's one order of writes, a withdrawal is either before the commit, and seen, or after it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -35,6 +35,7 @@ class Verdicts:
     next_change: float | None  # seconds since 1970: from then on an answer may be another
 
     def __call__(self, patient: PatientId) -> Verdict:
+        """Whether this patient may be used, and by what rule."""
         return self.by_patient.get(patient, self.otherwise)
 
 
@@ -81,7 +82,7 @@ def withdraw(
     tx: Connection, patient: PatientId, scope: Scope, at: float, randomness: Randomness, *, by: str = "patient"
 ) -> Choice:
     """The patient's no, from now on; what the receipt says. Repeating makes a new receipt and changes nothing else."""
-    return _choose(tx, patient, scope, "no", at, randomness, by)
+    return _choose(tx, patient, scope, "no", at=at, randomness=randomness, by=by)
 
 
 def give(
@@ -89,15 +90,16 @@ def give(
 ) -> Choice:
     """The patient's yes, from now on: in place of an earlier no to the same; a yes to everything ends every no.
 
-    A yes to a study or purpose is consent to it. A yes to everything only takes back the no: what was signed before counts again.
+    A yes to a study or purpose is consent to it. A yes to everything only takes back the no: what was signed before
+    counts again.
     """
     if scope.kind == "everything":
         tx.execute(update(CHOICES).where(CHOICES.c.patient == patient, CHOICES.c.says == "no").values(newest=False))
-    return _choose(tx, patient, scope, "yes", at, randomness, by)
+    return _choose(tx, patient, scope, "yes", at=at, randomness=randomness, by=by)
 
 
 def put_override(tx: Connection, override: Override, at: float) -> None:
-    """Enter, or replace, an order of the law. Raises BadInput for a purpose that is unknown, or a period that is none."""
+    """Enter, or replace, an order of the law. Raises BadInput: the purpose is unknown, the period is none."""
     if not purposes.named(override.purpose) or not override.starts < override.ends:
         raise BadInput(
             "this order of the law cannot be entered", do="name a purpose of EHDS Art. 53, and an end after the start"
@@ -109,7 +111,9 @@ def put_override(tx: Connection, override: Override, at: float) -> None:
 
 
 def forget(tx: Connection, patients: Collection[PatientId], at: float) -> None:
-    """Remove what these patients said, because they are erased. Their ids stay in the order, so that no open round keeps them."""
+    """Remove what these patients said, because they are erased. Their ids stay in the order, so that no open round
+    keeps them.
+    """
     for some in _chunks(list(patients)):
         for table in (STATEMENTS, CHOICES, CHANGES):
             tx.execute(delete(table).where(table.c.patient.in_(some)))
@@ -138,7 +142,8 @@ def changed_since(tx: Connection, since: int) -> tuple[PatientId, ...] | None:
 def tainted(
     tx: Connection, use: Use, patients: Collection[PatientId], *, since: int, at: float
 ) -> tuple[PatientId, ...]:
-    """Those of `patients`, read for `use` when the last change was `since`, that may not be in what is committed now (`at`).
+    """Those of `patients`, read for `use` when the last change was `since`, that may not be in what is committed now
+    (`at`).
 
     A no that came after the reading counts even when a yes followed it. Runs in the transaction that commits.
     """
@@ -202,7 +207,7 @@ def choice(tx: Connection, number: str) -> Choice | None:
 
 
 def _choose(
-    tx: Connection, patient: PatientId, scope: Scope, says: str, at: float, randomness: Randomness, by: str
+    tx: Connection, patient: PatientId, scope: Scope, says: str, *, at: float, randomness: Randomness, by: str
 ) -> Choice:
     seq = _note(tx, [patient], says, scope, at)
     made = Choice(

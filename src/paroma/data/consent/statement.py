@@ -1,11 +1,16 @@
-"""What a patient has said, in our own small types: statements read from FHIR, choices made here, and what the law orders."""
+"""What a patient has said, in our own small types: statements read from FHIR, choices made here, and what the law
+orders.
+"""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from paroma.data.consent.purposes import Coding
 from paroma.kernel.ids import PatientId
+
+ANYBODY: Final = "?"
+"""Stands among recipients for one who is named in a way that we cannot compare."""
 
 
 class DataRef(msgspec.Struct, frozen=True, array_like=True):
@@ -34,7 +39,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
-    """One FHIR Consent. It counts only while `active`; where it is not computable it is a no until somebody has asked."""
+    """One FHIR Consent. It counts while `active`; where it is not computable it is a no until somebody has asked."""
 
     id: str
     patient: PatientId
@@ -45,7 +50,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """What a choice is about: `everything`, one `purpose`, or one `study`; the last two with their code or id in `of`."""
+    """What a choice is about: `everything`, or one `purpose` or `study`, whose code or id stands in `of`."""
 
     kind: Literal["everything", "purpose", "study"]
     of: str = ""

@@ -1,8 +1,8 @@
 """The patient's ledger: who used my records, for what, when, and by what right.
 
-A use is `read` when a worker has read the patient, and `committed` when the site gave its first vote for the sum that contains
-them: from then on the receipt says "counted" (section 1 of the vote's rules). It is `recalled` only when a complete set of that
-attempt without this site has been shown.
+A use is `read` when a worker has read the patient, and `committed` when the site gave its first vote for the sum that
+contains them: from then on the receipt says "counted" (section 1 of the vote's rules). It is `recalled` only when a
+complete set of that attempt without this site has been shown.
 """
 
 from collections.abc import Collection, Sequence
@@ -87,7 +87,9 @@ def record_cohort(tx: Connection, cohort: str, patients: Sequence[PatientId], ru
 def record_use(
     tx: Connection, asked: Asked, run: RunId, round_: int, attempt: int, *, cohort: str, rows: bytes, at: float
 ) -> None:
-    """A worker has read these rows of `cohort` (packed bits, lowest first) for one attempt at a round. Repeating is safe."""
+    """A worker has read these rows of `cohort` (packed bits, lowest first) for one attempt at a round. Repeating is
+    safe.
+    """
     into = upsert(tx, USES).values(
         run=run,
         round=round_,
@@ -107,7 +109,9 @@ def record_use(
 
 
 def commit_use(tx: Connection, run: RunId, round_: int, attempt: int, at: float) -> None:
-    """The site gives its first vote for the sum that holds these rows: in the vote's own transaction. Later votes change nothing."""
+    """The site gives its first vote for the sum that holds these rows: in the vote's own transaction. Later votes
+    change nothing.
+    """
     _set(tx, run, round_, attempt, "read", state="committed", committed_at=at)
 
 
@@ -133,7 +137,9 @@ def uses_of(tx: Connection, patient: PatientId) -> tuple[UseOfRecords, ...]:
 
 
 def receipt(tx: Connection, choice: Choice) -> Receipt:
-    """The receipt of a choice: what its studies had counted. As of now: an entry may still become "not counted" (`recall_use`)."""
+    """The receipt of a choice: what its studies had counted. As of now: an entry may still become "not counted"
+    (`recall_use`).
+    """
     concerned = [
         use
         for use in uses_of(tx, choice.patient)
@@ -143,7 +149,9 @@ def receipt(tx: Connection, choice: Choice) -> Receipt:
 
 
 def patients_in(tx: Connection, run: RunId, round_: int, attempt: int) -> tuple[PatientId, ...]:
-    """The patients that were read for this attempt: whom the vote has to ask about. Raises BadInput where nothing was read."""
+    """The patients that were read for this attempt: whom the vote has to ask about. Raises BadInput where nothing was
+    read.
+    """
     where = (USES.c.run == run, USES.c.round == round_, USES.c.attempt == attempt)
     use = tx.execute(select(USES.c.cohort, USES.c.rows).where(*where)).first()
     if use is None:
@@ -186,3 +194,14 @@ def _use(rows: Sequence[Any]) -> UseOfRecords:
             for row in rows
         ),
     )
+
+
+def rows_in(tx: Connection, run: RunId, round_: int, attempt: int) -> bytes:
+    """The rows of its cohort that were read for this attempt, as packed bits, lowest first. Raises BadInput where nothing was read."""
+    where = (USES.c.run == run, USES.c.round == round_, USES.c.attempt == attempt)
+    rows = tx.execute(select(USES.c.rows).where(*where)).scalar_one_or_none()
+    if rows is None:
+        raise BadInput(
+            f"nothing was read for round {round_}, attempt {attempt}", do="ask for a round that this site took part in"
+        )
+    return bytes(rows)

@@ -1,1 +1,3 @@
-"""Patients' records, each sealed under a key of its own, so that destroying keys erases backups too. Start at `vault.Vault`."""
+"""Patients' records, each sealed under a key of its own, so that destroying keys erases backups too. Start at
+`vault.Vault`.
+"""

@@ -72,9 +72,10 @@ class ErasedBefore(Refused):
 class RegisterMoved(Refused):
     """Somebody wrote the register in between."""
 
-    def __init__(self, name: str, expected: int, found: int) -> None:
+    def __init__(self, name: str, found: int, expected: int | None = None) -> None:
+        wanted = "other bytes" if expected is None else f"epoch {expected}"
         super().__init__(
-            f"the register `{name}` is at epoch {found}, expected {expected}",
+            f"the register `{name}` is at epoch {found}, expected {wanted}",
             do="read it again, decide again, then swap",
         )
 

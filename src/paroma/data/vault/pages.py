@@ -1,7 +1,7 @@
 """Key pages: the keys of 1,024 patients and where their messages lie, sealed in one message under a page key.
 
-The page keys are sealed together in the root page, under the root key. So 1,000,000 keys are unwrapped by 977 decryptions,
-and blanking one slot under a new page key and a new root makes every older copy of that slot worthless.
+The page keys are sealed together in the root page, under the root key. So 1,000,000 keys are unwrapped by 977
+decryptions, and blanking one slot under a new page key and a new root makes every older copy of that slot worthless.
 Pure: bytes in, bytes out; files are `vault`'s.
 """
 

@@ -1,7 +1,8 @@
 """The root key on its replicas: small files in at least two folders, one a number (the epoch), never in a backup.
 
-An erasure makes a new root: durable on all replicas before the old one is removed from any. The strength of this back end
-is that of removing a file: on flash storage the old bytes may live on until the disk reuses them (`docs/` has the table).
+An erasure makes a new root: durable on all replicas before the old one is removed from any. The strength of this back
+end is that of removing a file: on flash storage the old bytes may live on until the disk reuses them (`docs/` has the
+table).
 """
 
 import hashlib
@@ -41,16 +42,17 @@ class Replicas:
         self.folders = tuple(folders)
         self._disk = disk
 
-    def newest(self) -> Root | None:
-        """The root with the highest epoch that any replica holds, or None. Raises OSError, VaultDamaged."""
+    def newest(self) -> tuple[Root, ...]:
+        """The root with the highest epoch that any replica holds; several where they disagree; none where none has one.
+
+        They can disagree after an erasure failed half way, one replica was taken away, and another erasure followed.
+        Raises OSError, VaultDamaged.
+        """
         found = [(epoch, path) for folder in self.folders for epoch, path in _keys(folder)]
         if not found:
-            return None
+            return ()
         epoch = max(epoch for epoch, _ in found)
-        roots = {_read(path, epoch).key for e, path in found if e == epoch}
-        if len(roots) != 1:
-            raise VaultDamaged(f"the root key of epoch {epoch}")
-        return Root(epoch, roots.pop())
+        return tuple(dict.fromkeys(_read(path, epoch) for e, path in found if e == epoch))
 
     def spread(self, root: Root) -> None:
         """`root` is durable on every replica. Raises OSError; then some may hold it and some not."""

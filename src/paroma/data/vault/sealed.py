@@ -1,7 +1,7 @@
 """The sealed register: a small value under a key of the vault, with compare-and-swap and an epoch that only grows.
 
-The privacy budget lies in one. Whoever restores an older copy of the file brings back an older epoch, and the log anchors the
-newest: `require` refuses. What the value means is the reader's business.
+The privacy budget lies in one. Whoever restores an older copy of the file brings back an older epoch, and the log
+anchors the newest: `require` refuses. What the value means is the reader's business.
 """
 
 import re
@@ -17,7 +17,7 @@ from paroma.kernel.errors import BadInput
 from paroma.kernel.ids import printable
 from paroma.kernel.randomness import Randomness
 
-MOST_BYTES = 4 << 20
+MOST_BYTES = 64 << 20
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
@@ -52,15 +52,15 @@ class Register:
     def swap(self, expected: int, value: bytes) -> int:
         """Put `value` in place of that of epoch `expected`, durably; the new epoch, `expected + 1`.
 
-        Raises RegisterMoved when the epoch is another; BadInput beyond 4 MiB; VaultUnavailable, after which the swap may stand
-        or not: read again.
+        Raises RegisterMoved when the epoch is another; BadInput beyond 64 MiB; VaultUnavailable, after which the swap
+        may stand or not: read again.
         """
         if len(value) > MOST_BYTES:
             raise BadInput(f"a register holds at most {MOST_BYTES} bytes", do="keep less in it")
         with self._lock:
             found, _ = self.read()
             if found != expected:
-                raise RegisterMoved(self.name, expected, found)
+                raise RegisterMoved(self.name, found, expected)
             epoch, nonce = expected + 1, self._randomness.take(12)
             content = epoch.to_bytes(8, "big") + nonce + self._aead.encrypt(nonce, value, self._bound(epoch))
             try:
@@ -68,6 +68,10 @@ class Register:
             except OSError as problem:
                 raise VaultUnavailable(problem, "write a register") from problem
             return epoch
+
+    def by_value(self) -> "ByValue":
+        """The same register for whoever compares bytes, not epochs."""
+        return ByValue(self)
 
     def require(self, anchored: int) -> None:
         """Raise RegisterOutdated when this register is older than epoch `anchored`, which the log shows."""
@@ -77,6 +81,25 @@ class Register:
 
     def _bound(self, epoch: int) -> bytes:
         return b"paroma/register/v1\n%d\n" % epoch + self.name.encode()
+
+
+class ByValue:
+    """A register that is read and swapped by its bytes. None before the first swap."""
+
+    def __init__(self, register: Register) -> None:
+        self._register = register
+
+    def read(self) -> bytes | None:
+        """The bytes. Raises as `Register.read`."""
+        epoch, value = self._register.read()
+        return value if epoch else None
+
+    def swap(self, old: bytes | None, new: bytes) -> None:
+        """Put `new` in the place of `old`, durably. Raises RegisterMoved, and as `Register.swap`."""
+        epoch, found = self._register.read()
+        if (found if epoch else None) != old:
+            raise RegisterMoved(self._register.name, epoch)
+        self._register.swap(epoch, new)
 
 
 def checked_name(name: str) -> str:

@@ -5,11 +5,13 @@
     root-00000002.page       all page keys, sealed under root 2; the root itself lies on the replicas (`roots`)
     register-NAME.sealed     small sealed values that may not be rolled back (`sealed`)
 
-A message is the patient's original bytes, zstd, then AES-256-GCM under a key made for this version alone, bound to patient and
-version. Every write is copy-on-write: new files first, then one rename that makes them count; what nothing names is removed at
-the next opening. INVARIANT: whatever write fails, in whichever way, the vault opens to the state before or after, never between.
+A message is the patient's original bytes, zstd, then AES-256-GCM under a key made for this version alone, bound to
+patient and version. Every write is copy-on-write: new files first, then one rename that makes them count; what nothing
+names is removed at the next opening. INVARIANT: whatever write fails, in whichever way, the vault opens to the state
+before or after, never between.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import hmac
@@ -142,7 +144,9 @@ class Vault:
                 os.close(held[1])
 
     def unwrapped(self) -> int:
-        """Decrypt every key page afresh; the number of slots for keys in them. What unwrapping all keys costs, for the bench."""
+        """Decrypt every key page afresh; the number of slots for keys in them. What unwrapping all keys costs, for the
+        bench.
+        """
         with self._lock:
             keys = [
                 pages.page_bytes(self._page(number, held.generation).read_bytes(), number, held.key)[
@@ -157,21 +161,20 @@ class Vault:
     def put(self, records: Iterable[tuple[PatientId, bytes]], *, readmit: Collection[PatientId] = ()) -> Stored:
         """Keep each patient's records, in place of what was kept before: all of them or, on an error, none.
 
-        What is already there byte for byte is left alone, so repeating is safe. `readmit`: patients whose records may come
-        back although they were erased. Raises ErasedBefore, VaultUnavailable.
+        What is already there byte for byte is left alone, so repeating is safe. `readmit`: patients whose records may
+        come back although they were erased. Raises ErasedBefore, VaultUnavailable.
         """
         with self._lock:
             state = self._ready()
             try:
                 return self._put(state, records, frozenset(readmit))
             except OSError as problem:
-                self._state = (
-                    None  # the write may have failed and left what it wrote: read what counts before the next act
-                )
+                self._state = None  # it may have failed and left what it wrote: read what counts before the next act
                 raise VaultUnavailable(problem, "keep records") from problem
 
     def erase(self, patients: Collection[PatientId]) -> Erasure:
-        """Make every copy of these patients' records unreadable, backups included. Patients unknown here are passed over.
+        """Make every copy of these patients' records unreadable, backups included. Patients unknown here are passed
+        over.
 
         Their slots are blanked under new page keys and a new root; the old root is removed from every replica. After an
         error the erasure may stand or not: repeat it, which is safe. Raises VaultUnavailable.
@@ -281,7 +284,7 @@ class Vault:
             return Stored((), unchanged)
         segment.close()
         where = state.where | added
-        self._commit(state, changed, state.root, state.erased - back, where, segment.number)
+        self._commit(state, changed, state.root, erased=state.erased - back, where=where, next_segment=segment.number)
         return Stored(tuple(written), unchanged)
 
     def _erase(self, state: _State, patients: Sequence[PatientId], tags: frozenset[bytes]) -> int:
@@ -293,8 +296,8 @@ class Vault:
                 changed[number] = state.pages[number].copy()
             changed[number].blank(slot)
         root = Root(state.root.epoch + 1, self._randomness.take(KEY_BYTES))
-        # The new root page counts from the moment when one replica holds the new root: from then on every opening rolls forward.
-        self._commit(state, changed, root, state.erased | tags, where, state.next_segment)
+        # The new root page counts as soon as one replica holds the new root: from then on every opening rolls forward.
+        self._commit(state, changed, root, erased=state.erased | tags, where=where, next_segment=state.next_segment)
         return root.epoch
 
     def _commit(
@@ -302,6 +305,7 @@ class Vault:
         state: _State,
         changed: dict[int, Page],
         root: Root,
+        *,
         erased: frozenset[bytes],
         where: dict[str, int],
         next_segment: int,
@@ -342,18 +346,19 @@ class Vault:
         return self._state
 
     def _load(self) -> _State:
-        root = self._replicas.newest()
+        roots = self._replicas.newest()
         found = {int(m[1]) for path in self._folder.iterdir() if (m := _ROOT_PAGE.fullmatch(path.name))}
-        if root is None:
+        if not roots:
             if any((self._folder / "pages").iterdir()) or any((self._folder / "segments").iterdir()):
                 raise VaultLocked(str(self._folder))
-            root = self._create()
-            found = {root.epoch}
-        if root.epoch not in found:
-            raise VaultOutdated(root.epoch)
+            roots = (self._create(),)
+            found = {1}
+        epoch = roots[0].epoch
+        if epoch not in found:
+            raise VaultOutdated(epoch)
+        root, page = _opened(self._root_page(epoch).read_bytes(), roots)
         self._replicas.spread(root)  # a new or repaired replica gets the root here
         self._replicas.forget_before(root.epoch)  # an erasure that was cut short ends here
-        page = pages.open_root_page(self._root_page(root.epoch).read_bytes(), root)
         kept = [
             pages.open_page(self._page(number, held.generation).read_bytes(), number, held.key)
             for number, held in enumerate(page.pages)
@@ -374,7 +379,7 @@ class Vault:
         )
 
     def _create(self) -> Root:
-        # The root page comes first: a crash after it leaves a page without a key and without records, which is begun anew.
+        # The root page comes first: a crash after it leaves a page without key and without records, to be begun anew.
         root = Root(1, self._randomness.take(KEY_BYTES))
         page = RootPage(0, (), self._randomness.take(KEY_BYTES), self._randomness.take(KEY_BYTES), ())
         self._disk.replace(self._root_page(1), pages.seal_root_page(page, root, self._randomness.take(12)))
@@ -450,6 +455,14 @@ def _hold(folder: Path) -> int:
         os.close(descriptor)
         raise VaultInUse(str(folder)) from problem
     return descriptor
+
+
+def _opened(content: bytes, roots: Sequence[Root]) -> tuple[Root, RootPage]:
+    """The root page, and which of several roots of one epoch opens it: a replica that was away may hold another."""
+    for root in roots[:-1]:
+        with contextlib.suppress(VaultDamaged):
+            return root, pages.open_root_page(content, root)
+    return roots[-1], pages.open_root_page(content, roots[-1])
 
 
 def _next_place(state: _State) -> int:

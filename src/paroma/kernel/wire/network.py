@@ -1,12 +1,13 @@
 """The one way out. Every request of the platform goes through a `Network`; the simulation has its own.
 
 `HttpsNetwork` reaches the origins that it was given and no other, follows no redirect, reads no more than it was told
-to, keeps no cookie, and goes through whatever proxy the hospital has set (`HTTPS_PROXY`, `NO_PROXY`).
+to, keeps no cookie, and goes through whatever proxy the hospital has set (`HTTPS_PROXY`, `NO_PROXY`). `LoopbackNetwork`
+is the same without TLS, for a program on this very machine.
 """
 
 import asyncio
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import MappingProxyType, TracebackType
@@ -20,6 +21,7 @@ from paroma.kernel.ids import printable
 
 MOST_REPLY_BYTES: Final = 64 << 20
 CONNECT_SECONDS: Final = 10.0
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _THIS_MACHINE: Final = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 
@@ -66,18 +68,25 @@ class Network(Protocol):
         """The reply, whatever its status. Raises PeerUnavailable, PeerNotTrusted, OriginNotAllowed, ReplyRefused."""
 
 
-class HttpsNetwork:
-    """The real network, over TLS. Belongs to one loop; close it there."""
+class _HttpNetwork:
+    """What both real networks have in common. Belongs to one loop; close it there."""
 
     def __init__(
-        self, allowed: Collection[str], *, trust: ssl.SSLContext | None = None, most_reply_bytes: int = MOST_REPLY_BYTES
+        self,
+        allowed: Collection[str],
+        *,
+        origin_of: Callable[[str], str],
+        trust: ssl.SSLContext,
+        through_proxy: bool,
+        most_reply_bytes: int,
     ) -> None:
-        """allowed: origins such as `https://hub.example:8443`. trust: whose certificates count, see `trusting`."""
-        self._allowed = frozenset(origin(address) for address in allowed)
+        """origin_of: reads an address, and refuses every other kind of it."""
+        self._origin_of = origin_of
+        self._allowed = frozenset(origin_of(address) for address in allowed)
         self._most = most_reply_bytes
         self._client = httpx.AsyncClient(
-            verify=trust if trust is not None else trusting_the_public(),
-            trust_env=True,
+            verify=trust,
+            trust_env=through_proxy,
             mounts=dict.fromkeys(_THIS_MACHINE),  # no proxy stands between a machine and itself
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -87,7 +96,7 @@ class HttpsNetwork:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Send `request`; its reply, whatever its status."""
-        where = origin(request.url)
+        where = self._origin_of(request.url)
         if where not in self._allowed:
             raise OriginNotAllowed(
                 f"`{printable(where)}` is not among the addresses this program talks to",
@@ -151,6 +160,36 @@ class HttpsNetwork:
         await self.close()
 
 
+class HttpsNetwork(_HttpNetwork):
+    """The real network, over TLS."""
+
+    def __init__(
+        self, allowed: Collection[str], *, trust: ssl.SSLContext | None = None, most_reply_bytes: int = MOST_REPLY_BYTES
+    ) -> None:
+        """allowed: origins such as `https://hub.example:8443`. trust: whose certificates count, see `trusting`."""
+        super().__init__(
+            allowed,
+            origin_of=origin,
+            trust=trust if trust is not None else trusting_the_public(),
+            through_proxy=True,
+            most_reply_bytes=most_reply_bytes,
+        )
+
+
+class LoopbackNetwork(_HttpNetwork):
+    """To a program on this very machine, without TLS: nothing leaves the machine, so nobody listens."""
+
+    def __init__(self, allowed: Collection[str], *, most_reply_bytes: int = MOST_REPLY_BYTES) -> None:
+        """allowed: origins such as `http://127.0.0.1:8444`."""
+        super().__init__(
+            allowed,
+            origin_of=loopback_origin,
+            trust=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # there is no TLS, and loading authorities takes 20 ms
+            through_proxy=False,
+            most_reply_bytes=most_reply_bytes,
+        )
+
+
 def origin(url: str) -> str:
     """`https://host:port` of `url`, in lower case, the port always there. Raises BadInput.
 
@@ -174,6 +213,28 @@ def origin(url: str) -> str:
         )
     host = parts.hostname.lower()
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def loopback_origin(url: str) -> str:
+    """`http://host:port` of `url`, the port always there, where the host is this very machine. Raises BadInput."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if (
+        parts.scheme != "http"
+        or parts.hostname not in _LOOPBACK
+        or "@" in parts.netloc
+        or parts.fragment
+        or not url.isprintable()
+        or " " in url
+    ):
+        raise BadInput(
+            f"`{printable(url)}` is no address on this machine", do="give one of the form `http://127.0.0.1:port/path`"
+        )
+    host = parts.hostname
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def trusting(authority: bytes) -> ssl.SSLContext:

@@ -59,7 +59,7 @@ async def serve(
             await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
         await on_stop()
         if not task.done():
-            server.stop()
+            server.stop()  # type: ignore[no-untyped-call]  # granian leaves it untyped
         await task
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -96,6 +96,17 @@ def selected(columns: Columns, rows: Selection, count: int) -> Bool:
             return (rows.low <= draw) & (draw < rows.high)
 
 
+def share(rows: Selection) -> float:
+    """Which part of all rows a selection takes, as publicly known."""
+    match rows:
+        case None:
+            return 1.0
+        case Marked():
+            return rows.share
+        case Drawn():
+            return rows.high - rows.low
+
+
 def selecting(rows: Selection) -> tuple[str, ...]:
     """The features that a selection reads."""
     match rows:

@@ -27,6 +27,10 @@ def contribute(
     x, y = complete(query.outcome, features, columns)
     score = x @ np.array(query.coefficients)
     place = np.clip(np.floor((score + REACH) * (query.bins / (2 * REACH))), 0, query.bins - 1).astype(np.int64)
+    half = query.bins // 2
+    place = np.where(
+        score > 0, np.maximum(place, half), np.minimum(place, half - 1)
+    )  # whatever rounding says at the edge
     place += np.where(y > 0, query.bins, 0)
     out = {PUBLIC: np.array([len(y)], np.int64)}
     if bound is None:
@@ -48,6 +52,8 @@ def advance(
     all_no, all_yes = sum(no), sum(yes)
     control.threshold(float(min(all_no, all_yes)), floor, "one side of the outcome")
     half = query.bins // 2
+    if norm is not None and query.rows is not None:
+        rows = round(all_no + all_yes)  # how many a selection takes is no public count
     right = sum(no[:half]) + sum(yes[half:])
     below = above = tied = Fraction(0)
     for n, p in zip(no, yes, strict=True):

@@ -125,16 +125,14 @@ def newton(
     moved = max(abs(s) for s in direction)
     ahead = [b + s for b, s in zip(at, direction, strict=True)]
     still = moved < STILL or (moved < GRAIN and step.moved > 0 and moved > step.moved / 4)
+    if query.ridge == 0 and step.number >= RUNAWAY_STEPS and moved > RUNAWAY:
+        raise _separated()
     if still or step.number + 1 >= query.steps:
-        if query.ridge == 0 and not still and moved > RUNAWAY:
-            raise _separated()
         covariance = linear.inverse(factor) if still and query.ridge == 0 else None
         return _fitted(
             query, features, ahead, covariance=covariance, rows=rows, steps=step.number + 1,
             likelihood=likelihood, converged=still, spent=None,
         )  # fmt: skip
-    if query.ridge == 0 and step.number >= RUNAWAY_STEPS and moved > RUNAWAY:
-        raise _separated()
     return Newton(
         number=step.number + 1,
         at=tuple(ahead),
@@ -156,7 +154,7 @@ def descend(
     d, rows = len(step.at), int(total[PUBLIC][0])
     control.threshold(rows, floor, "the fit")
     control.freedom(rows, d)
-    rate = 4.0 / (3.0 * rows)
+    rate = 4.0 / (3.0 * rows * design.share(query.rows))
     penalty = [0.0] + [query.ridge] * (d - 1)
     gradient = [float(g) - k * b for g, k, b in zip(total[GRADIENT], penalty, step.at, strict=True)]
     ahead = [b + rate * g for b, g in zip(step.at, gradient, strict=True)]

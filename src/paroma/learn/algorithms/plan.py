@@ -26,6 +26,7 @@ from paroma.learn.algorithms.query import (
     Fitted,
     Judged,
     Logistic,
+    Marked,
     Newton,
     Once,
     Query,
@@ -193,7 +194,7 @@ def _noised(plan: Plan) -> tuple[str, int]:
     """The one noised field, and its length."""
     match plan.query:
         case Statistics() as query:
-            return statistics.NOISED, sum(statistics.sizes(query, plan.model).values())
+            return statistics.NOISED, sum(statistics.row_sizes(query, plan.model).values())
         case Logistic():
             return logistic.GRADIENT, 1 + len(design.terms(plan.model))
         case Evaluate() as query:
@@ -274,6 +275,9 @@ def _check(plan: Plan) -> None:
             (math.isfinite(query.outcome.above), "`above` is not finite", "write a finite number"),
             (terms <= MOST_TERMS, f"{terms} terms are too many", f"name features with at most {MOST_TERMS} terms"),
         ]
+    if isinstance(query.rows, Marked):
+        marked = math.isfinite(query.rows.value) and 0 < query.rows.share <= 1
+        rules.append((marked, "the marked part has no value, or no share", "give a finite value and 0 < share <= 1"))
     match query:
         case Statistics():
             rules.append(

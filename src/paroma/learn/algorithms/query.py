@@ -28,10 +28,14 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Marked(msgspec.Struct, frozen=True, kw_only=True, tag="marked", forbid_unknown_fields=True):
-    """Only the rows whose column `feature` equals `value` (a number, or the place of a level)."""
+    """Only the rows whose column `feature` equals `value` (a number, or the place of a level).
+
+    share: about which part of all rows that is, as publicly known; under privacy it sets the length of steps.
+    """
 
     feature: str
     value: float
+    share: float = 1.0
 
 
 class Drawn(msgspec.Struct, frozen=True, kw_only=True, tag="drawn", forbid_unknown_fields=True):
@@ -141,8 +145,9 @@ Step = Once | Newton | Descent
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The privacy of a result, per patient and hospital, under add-or-remove-one; row counts and participation are
-    public.
+    """The privacy of a result, per patient and hospital, under add-or-remove-one.
+
+    Public, and not covered: who took part, and how many patients' rows were read in all.
     """
 
     epsilon: float
@@ -186,7 +191,7 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True, tag="fitted", forbid_unk
 
     terms: `intercept`, `age`, `cp=2`... scaled: coefficients of inputs scaled to [-1, 1] by public ranges (a level:
     1, another level: -1). raw: per own unit of the feature, and per level against the reference. Errors: None under
-    ridge or privacy.
+    ridge or privacy. patients: rows that took part; under privacy, rows read.
     """
 
     terms: tuple[str, ...]

@@ -27,9 +27,11 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag="computed", forbid_un
     """What the worker answers; it stays at the site.
 
     totals: int64, little-endian, the layout's fields one after the other, each in steps of 2^-scale_bits. used: bit i
-    (lowest first) says that row i was read. rows: how many rows took part in the totals.
+    (lowest first) says that row i was read; selected: that the query is about it, too. rows: how many rows took part
+    in the totals.
     """
 
     totals: bytes
     used: bytes
+    selected: bytes
     rows: int

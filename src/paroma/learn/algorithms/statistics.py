@@ -34,6 +34,11 @@ def sizes(query: Statistics, features: Sequence[Feature]) -> dict[str, int]:
     return {"present": len(features), "sums": max(numbers, 1), "squares": max(numbers, 1), "cells": cells}
 
 
+def row_sizes(query: Statistics, features: Sequence[Feature]) -> dict[str, int]:
+    """The parts of a noised row: as `sizes`, and how many rows a selection takes, which is no public count."""
+    return ({} if query.rows is None else {"selected": 1}) | sizes(query, features)
+
+
 def labels(feature: Feature, bins: int) -> tuple[tuple[str, str], ...]:
     """First and last edge of each cell of a feature; the level twice for a category."""
     match feature.kind:
@@ -46,12 +51,14 @@ def labels(feature: Feature, bins: int) -> tuple[tuple[str, str], ...]:
             return tuple((f"{low:g}", f"{high:g}") for low, high in pairwise(edges))
 
 
-def weight(features: Sequence[Feature], norm: float) -> float:
+def weight(query: Statistics, features: Sequence[Feature], norm: float) -> float:
     """What a row is multiplied with under privacy, so that its public bound is the norm: nothing then is really cut.
 
-    A number adds 1 (present), u, u^2 and 1 (its cell), |u| <= 1; others add present and a cell.
+    A number adds 1 (present), u, u^2 and 1 (its cell), |u| <= 1; others add present and a cell; a selection adds 1.
     """
-    return norm / math.sqrt(sum(4 if feature.kind == "number" else 2 for feature in features))
+    return norm / math.sqrt(
+        (query.rows is not None) + sum(4 if feature.kind == "number" else 2 for feature in features)
+    )
 
 
 def contribute(
@@ -66,7 +73,8 @@ def contribute(
         u[:, i] = np.nan_to_num(design.scaled(columns, feature))
     cells = np.column_stack([_cells(columns[feature.name], feature, query.bins) for feature in features])
     if bound is not None:
-        row = np.column_stack([present, u, u * u, cells]) * weight(features, bound.norm)
+        selected = np.ones((rows, 0 if query.rows is None else 1))
+        row = np.column_stack([selected, present, u, u * u, cells]) * weight(query, features, bound.norm)
         return {NOISED: clip(row, bound).sum(axis=0), PUBLIC: np.array([rows], np.int64)}
     return {
         PUBLIC: np.array([rows], np.int64),
@@ -86,6 +94,9 @@ def advance(
     patients = int(total[PUBLIC][0])
     control.threshold(patients, floor, "the figures")
     fields = _unpack(query, features, total, norm) if norm is not None else total
+    if "selected" in fields:
+        patients = max(0, round(fields["selected"][0]))
+        control.threshold(patients, floor, "the figures")
     numbers = [feature.name for feature in features if feature.kind == "number"]
     out, at = [], 0
     for i, feature in enumerate(features):
@@ -136,10 +147,10 @@ def _unpack(
     query: Statistics, features: Sequence[Feature], total: Mapping[str, Sequence[Fraction]], norm: float
 ) -> dict[str, Sequence[Fraction]]:
     """The noised row of all fields, taken apart and scaled back."""
-    row = [value / Fraction(weight(features, norm)) for value in total[NOISED]]
+    row = [value / Fraction(weight(query, features, norm)) for value in total[NOISED]]
     out: dict[str, Sequence[Fraction]] = {}
     at = 0
-    for name, size in sizes(query, features).items():
+    for name, size in row_sizes(query, features).items():
         out[name] = row[at : at + size]
         at += size
     return out

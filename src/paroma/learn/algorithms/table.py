@@ -35,7 +35,7 @@ def _column(batch: pa.RecordBatch | pa.Table, feature: Feature) -> F64:
         return _places_of_words(column.to_pylist(), feature)
     try:
         raw: F64 = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid as problem:
+    except pa.ArrowException as problem:
         raise TableUnfit(
             f"column `{feature.name}` holds no numbers", do="correct the data set's definition"
         ) from problem

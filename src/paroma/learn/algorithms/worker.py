@@ -4,7 +4,7 @@ The live bits may change at any moment: each batch of 1,024 rows reads them afre
 looked at.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from paroma.learn.algorithms import design, evaluate, logistic, statistics
 from paroma.learn.algorithms.query import Descent, Evaluate, Logistic, Newton, Statistics
 from paroma.learn.algorithms.request import Reply, Request
 from paroma.learn.algorithms.table import TableUnfit, columns
-from paroma.learn.disclosure.door import Update
+from paroma.learn.disclosure.door import PUBLIC, Update
 from paroma.learn.secagg.layout import Field
 
 F64 = NDArray[np.float64]
@@ -50,13 +50,14 @@ def compute(payload: bytes, tables: list[memoryview]) -> bytes:
         )
     used = np.zeros(rows, np.bool_)
     total: dict[str, F64 | I64] = {}
-    for start in range(0, rows, BATCH):
-        size = min(BATCH, rows - start)
-        alive = _bits(live, start, size)
-        used[start : start + size] = alive
-        if alive.any():
-            part = _contribute(request, _read(table, start, size, alive, request))
-            total = {name: total[name] + value for name, value in part.items()} if total else part
+    for start, alive, read in batches(table, live, request):
+        used[start : start + len(alive)] = alive
+        part = _contribute(request, read)
+        if request.bound is not None:
+            # Public is how many were read. How many of them are selected, or complete, is a figure about patients: it
+            # would need noise of its own.
+            part[PUBLIC] = np.array([int(alive.sum())], np.int64)
+        total = {name: total[name] + value for name, value in part.items()} if total else part
     totals = [_on_grid(field, total.get(field.name)) for field in request.layout.fields]
     counted = int(totals[0][0])
     reply = Reply(
@@ -65,6 +66,19 @@ def compute(payload: bytes, tables: list[memoryview]) -> bytes:
         rows=counted,
     )
     return framing.pack(reply)
+
+
+def batches(table: pa.Table, live: memoryview, request: Request) -> Iterator[tuple[int, Bool, dict[str, F64]]]:
+    """The rows, a batch at a time: its first row, its live bits as they are at this moment, the columns of its live
+    rows.
+
+    The columns hold only the rows that the query is about. A batch in which nobody is alive is passed over.
+    """
+    for start in range(0, table.num_rows, BATCH):
+        size = min(BATCH, table.num_rows - start)
+        alive = _bits(live, start, size)
+        if alive.any():
+            yield start, alive, _read(table.slice(start, size), alive, request)
 
 
 def received(reply: bytes, request: Request, patients: Sequence[PatientId], *, attempt: str, question: str) -> Update:
@@ -95,9 +109,7 @@ def _bits(live: memoryview, start: int, size: int) -> Bool:
     return np.unpackbits(np.frombuffer(now, np.uint8), count=size, bitorder="little").astype(np.bool_)
 
 
-def _read(table: pa.Table, start: int, size: int, alive: Bool, request: Request) -> dict[str, F64]:
-    """The columns of a batch's rows that are alive and that the query is about."""
-    batch = table.slice(start, size)
+def _read(batch: pa.Table, alive: Bool, request: Request) -> dict[str, F64]:
     if not alive.all():
         batch = batch.filter(pa.array(alive))
     read = columns(batch, request.features)

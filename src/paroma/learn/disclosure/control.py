@@ -5,7 +5,7 @@ ACRO 1.0 `default.yaml` (residual degrees of freedom 10), and the usual one para
 from the permit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -36,6 +36,12 @@ class Change:
     removed: int
 
 
+def compare(before: Collection[str], now: Collection[str]) -> Change:
+    """How a cohort changed. before: who was in the last committed contribution; now: who would be in the next."""
+    old, new = set(before), set(now)
+    return Change(added=len(new - old), removed=len(old - new))
+
+
 def sits_out(change: Change, floor: int) -> bool:
     """Without privacy: must this site sit out the rest of the run, because its cohort shrank by less than the floor?
 
@@ -46,13 +52,14 @@ def sits_out(change: Change, floor: int) -> bool:
 
 
 def repeat(change: Change | None, floor: int, *, remembered: bool) -> Literal["compute", "from memory"]:
-    """Without privacy: how a site treats a question whose digest it may have answered before, in any run of the study.
+    """Without privacy: how a site treats a question whose digest it answered before, in any run of the study.
 
     change: since the last committed answer; None when there was none. remembered: whether that answer can be given
-    again. As long as fewer than `floor` patients came or went, the old answer is the answer: two exact ones would
-    differ by those few. Raises DifferencingRefused where it cannot be given.
+    again. As long as somebody, but fewer than `floor` patients, came or went, the old answer is the answer: two exact
+    ones would differ by those few. With nobody changed the numbers are the same, and another attempt may be needed:
+    compute. Raises DifferencingRefused where the old answer cannot be given.
     """
-    if change is None or change.added + change.removed >= floor:
+    if change is None or not 0 < change.added + change.removed < floor:
         return "compute"
     if not remembered:
         raise DifferencingRefused(

@@ -37,6 +37,7 @@ class Update:
     attempt: hash of the attempt's opening entry, hex. question: digest of query and model, hex. totals: all fields
     one after the other, in steps of each field's 2^-scale_bits. rows: how many patients stand behind the totals.
     patients: everyone who was read. bound: how the platform's worker cut each patient's row, None when it did not.
+    selected: those of them whom the query is about (what `memory.admit` compares); None for all.
     """
 
     attempt: str
@@ -46,6 +47,7 @@ class Update:
     rows: int
     patients: tuple[PatientId, ...]
     bound: Bound | None
+    selected: tuple[PatientId, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,7 +152,7 @@ def admissible(state: State, permit: Permit, patients: Sequence[PatientId]) -> t
     cost, limit = accountants.cost(permit.privacy), accountants.limit(permit.privacy)
     if cost > limit:
         return ()
-    held = _spent(state, _units(state.key, permit.study, patients))
+    held = _spent(state, hashed(state.key, permit.study, patients))
     return tuple(patient for patient, spent in zip(patients, held.tolist(), strict=True) if spent + cost <= limit)
 
 
@@ -165,7 +165,7 @@ def reserve(state: State, wish: Charge) -> tuple[State, Receipt]:
     if before is not None:
         return state, Receipt(attempt=wish.attempt, mu_squared=before.mu_squared, head=before.head, again=True)
     _check_counts(state, wish)
-    units = np.unique(_units(state.key, wish.study, wish.patients))
+    units = np.unique(hashed(state.key, wish.study, wish.patients))
     held = _spent(state, units)
     if wish.mu_squared and any(spent + wish.mu_squared > wish.limit for spent in set(held.tolist())):
         raise BudgetSpent(
@@ -222,7 +222,7 @@ def spent(state: State, study: StudyId, patient: PatientId) -> int:
     """What a patient has spent in a study: mu^2 in steps of 2^-40. For the patient's own page; never for anybody
     else.
     """
-    return int(_spent(state, _units(state.key, study, [patient]))[0])
+    return int(_spent(state, hashed(state.key, study, [patient]))[0])
 
 
 class Register(Protocol):
@@ -280,9 +280,9 @@ def _check_counts(state: State, wish: Charge) -> None:
         raise QuestionsSpent("the permit's questions are used up", do="apply for a new permit")
 
 
-def _units(key: bytes, study: StudyId, patients: Iterable[PatientId]) -> U64:
-    """Keyed hashes of (study, patient), in order. Only the study is of variable length before the line break, and it
-    has none.
+def hashed(key: bytes, study: StudyId, patients: Iterable[PatientId]) -> U64:
+    """Keyed hashes of (study, patient), 8 bytes each, in order. key: 32 secret bytes. Only the study is of variable
+    length before the line break, and it has none.
     """
     stem = hashlib.blake2b(f"{study}\n".encode(), key=key, digest_size=UNIT_BYTES)
     out = []

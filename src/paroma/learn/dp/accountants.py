@@ -60,7 +60,7 @@ def noise_multiplier(epsilon_allowed: float, delta_allowed: float, questions: in
     if each < 1:
         raise NoiseTooCoarse("the budget is too small for so many questions", do="ask fewer, or take a larger epsilon")
     sigma = math.sqrt(UNIT / each)
-    while UNIT > each * Fraction(sigma) ** 2:  # a float or two up, so that the cost rounds up to `each` at most
+    while each * Fraction(sigma) ** 2 < UNIT:  # a float or two up, so that the cost rounds up to `each` at most
         sigma = math.nextafter(sigma, math.inf)
     return sigma
 
@@ -76,8 +76,13 @@ def limit(privacy: Privacy) -> int:
 
 
 def spent(privacy: Privacy, questions: int) -> float:
-    """Epsilon, at the permit's delta, of so many questions, with everything set aside that `slack` may need."""
-    return epsilon(questions * cost(privacy) / UNIT, privacy.delta * (1 - SPARE))
+    """Epsilon, at the permit's delta, of so many questions, with everything set aside that `slack` may need.
+
+    Rounded up to 1e-6, because libraries of mathematics differ in the last bits and hub and sites must say the same.
+    """
+    total = questions * cost(privacy)
+    figure = math.ceil(epsilon(total / UNIT, privacy.delta * (1 - SPARE)) * 1e6) / 1e6
+    return min(figure, privacy.epsilon) if total <= limit(privacy) else figure
 
 
 def slack(share: Share, coordinates: int) -> float:

@@ -69,7 +69,7 @@ def write_cohort(
 
     The bits are looked at again before every batch, because a withdrawal may come while we read.
     """
-    table = pa.ipc.open_stream(pa.py_buffer(cohort)).read_all()
+    table = pa.ipc.open_stream(pa.py_buffer(cohort), options=pa.ipc.IpcReadOptions(use_threads=False)).read_all()
     used = np.zeros(table.num_rows, np.bool_)
     live = np.frombuffer(bits, np.uint8)
     parts = []

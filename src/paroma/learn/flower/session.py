@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
+
 from paroma.kernel.errors import BadInput
 from paroma.kernel.wire.framing import pack, unpack
 from paroma.learn.flower import rule
@@ -74,17 +76,18 @@ class ServerSession:
     def _checked(self, exchange: Exchange) -> Exchange:
         """What comes from the worker is the researcher's word."""
         self._count += 1
-        rule.vector(exchange.model)
+        values = rule.vector(exchange.model)
         if exchange.number != self._count:
             raise ExchangeInvalid("its exchanges are not numbered one after the other")
-        if self._shapes is not None and exchange.model.shapes != self._shapes:
+        self._shapes = self._shapes or exchange.model.shapes
+        if [(s.name, s.dims) for s in exchange.model.shapes] != [(s.name, s.dims) for s in self._shapes]:
             raise ExchangeInvalid("the arrays have other names or shapes than before")
-        self._shapes = exchange.model.shapes
         if len(exchange.config) > _MOST_CONFIG or any(
             len(k) > 200 or len(pack(v)) > _MOST_VALUE for k, v in exchange.config.items()
         ):
             raise ExchangeInvalid("the config is too large")
-        return exchange
+        # some strategies compute in double precision from the second round on: the model keeps the widths of its first
+        return msgspec.structs.replace(exchange, model=rule.rounded(self._shapes, values))
 
 
 async def open_session(

@@ -36,6 +36,7 @@ def create(number: int, *, memory: int, processes: int) -> Group | str:
     made: list[Path] = []
     try:
         for parent, limits in _places(memory, processes):
+            _tidy(parent)
             folder = parent / f"{_NAME}-{os.getpid()}-{number}"
             folder.mkdir()
             made.append(folder)
@@ -45,6 +46,14 @@ def create(number: int, *, memory: int, processes: int) -> Group | str:
         Group(tuple(made)).remove()
         return f"no memory group can be made here ({error})"
     return Group(tuple(made))
+
+
+def _tidy(parent: Path) -> None:
+    """Remove the groups of programs that were killed before they could."""
+    for old in parent.glob(f"{_NAME}-*"):
+        if not Path(f"/proc/{old.name.split('-')[2]}").exists():
+            with contextlib.suppress(OSError):
+                old.rmdir()
 
 
 def _places(memory: int, processes: int) -> list[tuple[Path, dict[str, int]]]:

@@ -29,6 +29,7 @@ from paroma.learn.sandbox.task import (
     Finished,
     Limits,
     LimitTooHigh,
+    PreloadFailed,
     Said,
     SandboxIncomplete,
     TableUnsealed,
@@ -40,7 +41,7 @@ from paroma.learn.sandbox.zygote import ENDED, FINISHED, FRAME, SAID
 
 _SCRIPT: Final = Path(__file__).with_name("zygote.py")
 _START_SECONDS: Final = 60.0  # a cold import of torch on a busy machine
-_INLINE: Final = 32 << 10  # payloads up to this many bytes travel in the datagram
+_LEAVING_SECONDS: Final = 2.0
 _NOTES: Final = 64 << 10  # bytes that a task can print
 _KEPT_NOTES: Final = 20
 _ZYGOTE_MEMORY: Final = 768 << 20  # bytes of the group for the preload and the scratch of all tasks
@@ -147,6 +148,8 @@ class Sandbox:
         limits = task.limits or self._limits
         if limits.memory > self._limits.memory:
             raise LimitTooHigh(limits.memory, self._limits.memory)
+        if zygote.leaving:  # what they hold of the scratch is this one's too; a reply need not wait for that
+            await asyncio.wait(zygote.leaving, timeout=_LEAVING_SECONDS)
         number = next(self._numbers)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -156,16 +159,14 @@ class Sandbox:
             unless_begun.callback(ours.close)
             unless_begun.callback(os.close, notes)
             fds = [theirs.fileno(), notes]
-            inline = len(task.payload) <= _INLINE
-            tables: tuple[bytes | int, ...] = task.tables if inline else (task.payload, *task.tables)
-            for position, table in enumerate(tables):
-                fds.append(_memfd(table) if isinstance(table, bytes) else _only_read(table, position))
+            # the payload goes as memory too: what passed through the zygote could be found in it by every later fork
+            for position, table in enumerate((task.payload, *task.tables)):
+                fds.append(_memfd(table) if isinstance(table, bytes) else _only_read(table, position - 1))
                 closing.callback(os.close, fds[-1])
             header = {
                 "task": number,
                 "entry": task.entry,
                 "talks": talks,
-                "memfd": not inline,
                 "limits": {
                     "memory": limits.memory,
                     "cpu_seconds": limits.cpu_seconds,
@@ -178,7 +179,7 @@ class Sandbox:
             talk = _Talk(task.entry, limits, number, zygote, ours, notes, ended, self._notes)
             unless_begun.pop_all()  # from here on the conversation closes them
             try:
-                await zygote.send(header, task.payload if inline else b"", fds)
+                await zygote.send(header, fds)
             except OSError:
                 await talk.close()
                 raise WorkerFailed(task.entry, Ending.DIED) from None
@@ -224,7 +225,6 @@ class _Talk:
     folder: Path | None
     waited: float = 0.0  # seconds that the worker kept us waiting so far
     closed: bool = False
-    done: bool = field(default=False)
 
     async def listen(self) -> Said | Finished:
         loop = asyncio.get_running_loop()
@@ -240,7 +240,6 @@ class _Talk:
         if kind == SAID:
             return Said(data)
         if kind == FINISHED:
-            self.done = True
             return Finished(data)
         endings = [*Ending]
         known = kind == ENDED and len(data) == 1 and data[0] < len(endings)
@@ -263,10 +262,11 @@ class _Talk:
         self.closed = True
         self.end.close()
         os.close(self.notes)
-        self.zygote.running.pop(self.number, None)
         if not self.ended.done():
+            self.zygote.leaving.add(self.ended)
+            self.ended.add_done_callback(self.zygote.leaving.discard)
             with contextlib.suppress(OSError):  # the zygote has gone, and the task with it
-                await self.zygote.send({"kill": self.number}, b"", [])  # also after a reply: nothing of it stays
+                await self.zygote.send({"kill": self.number}, [])  # also after a reply: nothing of it stays
 
     async def _frame(self) -> tuple[int, bytes]:
         kind, length = FRAME.unpack(await self._need(FRAME.size))
@@ -313,6 +313,7 @@ class _Zygote:
     walls: tuple[Wall, ...] = ()
     entries: frozenset[str] = frozenset()
     running: dict[int, asyncio.Future[int]] = field(default_factory=dict)
+    leaving: set[asyncio.Future[int]] = field(default_factory=set)  # tasks that are done, but not yet gone
     gone: bool = False
 
     @classmethod
@@ -327,7 +328,7 @@ class _Zygote:
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 - a fork; what is slow comes after it, and is awaited
                 command(
-                    plan.interpreter, _SCRIPT, str(theirs.fileno()), as_root=as_root, scratch=plan.scratch, info=info_in
+                    plan.interpreter, _SCRIPT, theirs.fileno(), as_root=as_root, scratch=plan.scratch, info=info_in
                 ),
                 env={},  # what bwrap is started with can be read inside, whatever it passes on
                 stdin=subprocess.DEVNULL,
@@ -367,6 +368,9 @@ class _Zygote:
                 hello = json.loads(await loop.sock_recv(ours, _CHUNK) or b"{}")
         except (TimeoutError, OSError, ValueError):
             hello = {}
+        except asyncio.CancelledError:
+            await zygote.end()
+            raise
         finally:
             os.close(info_out)
             text = os.pread(errors, _NOTES, 0).rstrip(b"\0").decode("utf-8", "replace").strip()
@@ -374,7 +378,7 @@ class _Zygote:
         if not hello:
             await zygote.end()
             if "Traceback" in text:
-                raise SandboxIncomplete("preload", text.rsplit("\n", 1)[-1])
+                raise PreloadFailed(text.rsplit("\n", 1)[-1])
             raise SandboxIncomplete("namespaces", text or "the worker did not come to life in time")
         zygote.walls = (
             *_judge(hello["facts"], as_root=as_root),
@@ -410,10 +414,9 @@ class _Zygote:
                     future.set_result(signal.SIGKILL)
             self.running.clear()
 
-    async def send(self, header: dict[str, Any], payload: bytes, fds: list[int]) -> None:
+    async def send(self, header: dict[str, Any], fds: list[int]) -> None:
         """Send one datagram. Raises OSError when the zygote has gone."""
-        text = json.dumps(header).encode()
-        data = len(text).to_bytes(4, "little") + text + payload
+        data = json.dumps(header).encode()
         for _ in range(2000):
             if self.gone:
                 break

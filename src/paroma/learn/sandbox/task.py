@@ -102,6 +102,16 @@ class SandboxIncomplete(Unavailable):
         self.why = why
 
 
+class PreloadFailed(Unavailable):
+    """The walls stand, but what the workers need cannot be imported behind them."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the worker cannot import what it needs: {why}",
+            do="install the extra that brings it, and let everybody read the installed packages",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """A message from a worker that goes on: it waits for an answer."""

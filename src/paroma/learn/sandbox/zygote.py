@@ -6,6 +6,7 @@ closes the socket, puts a second pair of walls around itself (its private folder
 entry. Nothing of it stays. Any wall that cannot be built is reported, and the program ends.
 """
 
+import contextlib
 import ctypes
 import gc
 import io
@@ -15,7 +16,6 @@ import os
 import platform
 import resource
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -93,7 +93,9 @@ def build_walls(read: list[str]) -> list[tuple[str, bool, str]]:
 
 
 class Notes(io.RawIOBase):
-    """Standard output and error: a memory of a fixed size. What no longer fits is dropped, and nobody who prints fails."""
+    """Standard output and error: a memory of a fixed size. What no longer fits is dropped, and nobody who prints
+    fails.
+    """
 
     def writable(self) -> bool:
         """Yes."""
@@ -101,10 +103,8 @@ class Notes(io.RawIOBase):
 
     def write(self, data: Any, /) -> int:
         """All of it, or what fits."""
-        try:
+        with contextlib.suppress(OSError):  # full: the seal of the memory says so
             os.write(2, data)
-        except OSError:  # full: the seal of the memory says so
-            pass
         return len(data)
 
 
@@ -156,7 +156,7 @@ def mapped(descriptor: int) -> memoryview:
     return memoryview(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)) if size else memoryview(b"")
 
 
-def work(header: dict[str, Any], payload: bytes, fds: list[int], entries: dict[str, Any], read: list[str]) -> NoReturn:
+def work(header: dict[str, Any], fds: list[int], entries: dict[str, Any], read: list[str]) -> NoReturn:
     """The life of a fork. Never returns; what goes out is one frame, or several in a conversation."""
     from paroma.learn.sandbox import landlock, seccomp
     from paroma.learn.sandbox.task import ContractBroken, Ending
@@ -173,8 +173,7 @@ def work(header: dict[str, Any], payload: bytes, fds: list[int], entries: dict[s
         views = [mapped(t) for t in tables]
         for t in tables:
             os.close(t)
-        if header["memfd"]:
-            payload = bytes(views.pop(0))
+        payload = bytes(views.pop(0))
         limit_task(header["limits"], sum(len(v) for v in views))
         landlock.restrict(read=[*read, "/dev/urandom"], write=[folder, "/dev/null"])
         seccomp.load(seccomp.for_task(platform.machine(), os.getpid()))
@@ -199,6 +198,35 @@ def work(header: dict[str, Any], payload: bytes, fds: list[int], entries: dict[s
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+def clear(folder: str) -> None:
+    """Remove a folder of a task that has ended, however deep it is and whatever its modes.
+
+    Step by step instead of by recursion or by path: ten thousand folders in each other would break both.
+    """
+    path: list[str] = []
+    waiting = [_files_away(folder)]
+    while waiting:
+        if waiting[-1]:
+            path.append(waiting[-1].pop())
+            waiting.append(_files_away(path[-1]))
+        else:
+            waiting.pop()
+            os.chdir("..")
+            os.rmdir(path.pop() if path else folder)  # noqa: PTH106 - as above
+
+
+def _files_away(folder: str) -> list[str]:
+    """Go into a folder, remove its files, and name its folders. There are no links: no task can make one."""
+    os.chmod(folder, 0o700)  # noqa: PTH101 - as above
+    os.chdir(folder)
+    with os.scandir() as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        if not is_folder:
+            os.unlink(name)  # noqa: PTH108 - as above
+    return [name for name, is_folder in found if is_folder]
 
 
 class Zygote:
@@ -230,8 +258,7 @@ class Zygote:
         data, fds, _, _ = socket.recv_fds(self._channel, 1 << 18, _MOST_FDS)
         if not data:
             return False
-        length = int.from_bytes(data[:4], "little")
-        header = json.loads(data[4 : 4 + length])
+        header = json.loads(data)
         if "kill" in header:
             for pid, task in self._running.items():
                 if task == header["kill"]:
@@ -244,7 +271,7 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for end in (self._channel, self._bell, self._ring):
                 end.close()
-            work(header, data[4 + length :], list(fds), self._entries, self._read)
+            work(header, list(fds), self._entries, self._read)
         for fd in fds:
             os.close(fd)
         self._running[pid] = header["task"]
@@ -256,9 +283,7 @@ class Zygote:
             if pid == 0:
                 return
             task = self._running.pop(pid)
-            shutil.rmtree(
-                f"{FOLDER}/{task}"
-            )  # what cannot be removed ends the zygote: nothing may wait there for the next task
+            clear(f"{FOLDER}/{task}")  # an error ends the zygote: nothing may wait there for the next task
             self._channel.sendall(
                 _packed({"ended": task, "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0})
             )

@@ -17,6 +17,8 @@ from paroma.kernel.errors import BadInput
 
 U = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 MOST_VALUES = 1 << 28
+MOST_SCALE_BITS = 512
+BLOCK = 1 << 15  # values
 
 
 class LayoutInvalid(BadInput):
@@ -84,7 +86,7 @@ class Layout:
             raise ContributionInvalid("the fields are not those of the layout", do="give exactly the layout's fields")
         out = bytearray(self.size)
         for field, part in self.parts(out):
-            part[:] = _on_grid(field, np.asarray(values[field.name]), self.most)
+            _on_grid(field, np.asarray(values[field.name]), self.most, into=part)
         return out
 
     def decode(self, total: bytes | bytearray | memoryview) -> dict[str, npt.NDArray[np.float64]]:
@@ -120,7 +122,12 @@ class Layout:
 
 
 def _prove(field: Field, sites: int, most: int) -> None:
-    if field.ring not in {32, 64} or field.length < 1 or not field.bound > 0 or field.bound == float("inf"):
+    if (
+        field.ring not in {32, 64}
+        or field.length < 1
+        or not 0 < field.bound < float("inf")
+        or abs(field.scale_bits) > MOST_SCALE_BITS
+    ):
         raise LayoutInvalid(
             f"field `{field.name}` is malformed", do="give a ring of 32 or 64, a length and a finite bound > 0"
         )
@@ -132,28 +139,26 @@ def _prove(field: Field, sites: int, most: int) -> None:
         )
 
 
-def _on_grid(field: Field, values: npt.NDArray[np.generic], most: int) -> U:
+def _on_grid(field: Field, values: npt.NDArray[np.generic], most: int, *, into: U) -> None:
     if values.shape != (field.length,):
         raise ContributionInvalid(
             f"field `{field.name}` has shape {values.shape}, not ({field.length},)", do="send one vector"
         )
-    if values.dtype.kind in "iu":
-        steps = values
-    elif values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise ContributionInvalid(
-                f"field `{field.name}` has a value that is not finite", do="look at the computation"
-            )
-        steps = np.trunc(np.ldexp(values.astype(np.float64), field.scale_bits))  # a power of two: exact, or infinite
-        if not np.isfinite(steps).all():
-            raise _beyond(field)
-    else:
+    if values.dtype.kind not in "iuf":
         raise ContributionInvalid(f"field `{field.name}` holds no numbers", do="send integers or reals")
     limit = int(most * Fraction(field.bound) * Fraction(2) ** field.scale_bits)
-    if steps.size and (int(steps.max()) > limit or int(steps.min()) < -limit):
-        raise _beyond(field)
-    whole = steps.astype(np.int64)
-    return whole.astype(np.uint64) if field.ring == 64 else whole.astype(np.uint32)
+    for at in range(0, field.length, BLOCK):  # block by block: what is in between stays in the cache
+        steps = values[at : at + BLOCK]
+        if steps.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # what overflows is not finite, and refused below
+                steps = np.trunc(np.multiply(steps, 2.0**field.scale_bits, dtype=np.float64))  # exact: a power of two
+            if not np.isfinite(steps).all():
+                raise ContributionInvalid(
+                    f"field `{field.name}` has a value that is not finite", do="look at the computation"
+                )
+        if int(steps.max()) > limit or int(steps.min()) < -limit:
+            raise _beyond(field)
+        into[at : at + BLOCK] = steps.astype(np.int64).view(np.uint64)  # modulo 2^ring
 
 
 def _beyond(field: Field) -> ContributionInvalid:

@@ -12,7 +12,7 @@ from paroma.trust.audit import log as logs
 from paroma.trust.audit.checkpoint import Checkpoint, body, peek
 from paroma.trust.audit.cosignatures import check_cosignature
 from paroma.trust.audit.log import LogName
-from paroma.trust.audit.notes import NoteKey, Signature
+from paroma.trust.audit.notes import NoteKey, Signature, signature_line
 from paroma.trust.audit.tables import COSIGNATURES, OFFERS
 
 HOLD = 5.0
@@ -97,6 +97,11 @@ def cosigned_note(tx: Connection, log: LogName, k: int) -> str | None:
         .order_by(COSIGNATURES.c.witness)
     ).scalars()
     return note + "".join(lines)
+
+
+def signature_of(line: str) -> Signature:
+    """A cosignature's line, as it travels by itself. Raises NoteInvalid."""
+    return signature_line(line.removesuffix("\n"))
 
 
 def _signed(tx: Connection, log: str, size: int) -> int:

@@ -102,11 +102,6 @@ class Signature:
         """The line as it stands in a note, newline included."""
         return f"\u2014 {self.name} {base64.b64encode(self.key_id + self.body).decode()}\n"
 
-    @classmethod
-    def parse(cls, line: str) -> "Signature":
-        """Read one line, as it travels by itself. Raises NoteInvalid."""
-        return _signature(line.removesuffix("\n"))
-
     def by(self, key: NoteKey) -> bool:
         """Whether it says that it is by this key."""
         return self.name == key.name and self.key_id == key.key_id
@@ -136,7 +131,7 @@ class Note:
         lines = below[:-1].split("\n")
         if len(lines) > MOST_SIGNATURES:
             raise _invalid(f"has {len(lines)} signatures, {MOST_SIGNATURES} are the most")
-        return cls(text + "\n", tuple(_signature(line) for line in lines))
+        return cls(text + "\n", tuple(signature_line(line) for line in lines))
 
     @property
     def whole(self) -> str:
@@ -188,7 +183,8 @@ class CheckpointSigner:
         return Signature(self.public.name, self.public.key_id, self._key.sign(text.encode()))
 
 
-def _signature(line: str) -> Signature:
+def signature_line(line: str) -> Signature:
+    """Read one line without its newline. Raises NoteInvalid."""
     match = _LINE.fullmatch(line)
     if match:
         try:

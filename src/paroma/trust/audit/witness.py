@@ -57,7 +57,7 @@ class Growth:
         """The checkpoint, if the log is sound. Raises LogInconsistent."""
         if self._trouble is not None:
             raise self._trouble
-        assert self._grown is not None  # INVARIANT: one of the two
+        assert self._grown is not None, "INVARIANT: a growth is grown or in trouble"
         return self._grown
 
 

@@ -75,7 +75,7 @@ class Caller:
                 self._token = None
             elif _error(reply) not in {"use_dpop_nonce", "invalid_token"}:
                 raise _not_let_in(reply)
-        raise _not_let_in(reply)
+        raise _unsteady()
 
     async def prove(self, method: str, path: str, body: bytes, *, kind: str, wait: float) -> HttpResponse:
         """A request with a proof and no token: joining, enrolling. Repeated only where the hub asks for its nonce."""
@@ -83,7 +83,7 @@ class Caller:
             reply = await self._send(method, self.hub + path, body, token=None, kind=kind, wait=wait)
             if reply.status not in {400, 401} or _error(reply) != "use_dpop_nonce":
                 return reply
-        raise _not_let_in(reply)
+        raise _unsteady()
 
     async def _fresh_token(self) -> str:
         async with self._asking:  # one question for all requests that wait
@@ -111,8 +111,8 @@ class Caller:
             if reply.status >= 500 or reply.status == 429:
                 raise Unavailable(f"the hub answers {reply.status} to the request for a token", do="repeat in a moment")
             if _error(reply) != "use_dpop_nonce":
-                break
-        raise _not_let_in(reply)
+                raise _not_let_in(reply)
+        raise _unsteady()
 
     async def _send(
         self, method: str, url: str, body: bytes, *, token: str | None, kind: str, wait: float
@@ -141,6 +141,11 @@ def problem_of(reply: HttpResponse) -> tuple[str, str]:
     said = _problem(reply)
     sentence = said.detail or said.title or f"the hub answers {reply.status}"
     return printable(sentence, longest=300), printable(said.do or "repeat, or ask the hub's operator", longest=300)
+
+
+def _unsteady() -> Unavailable:
+    """Each answer asked for another nonce: the hub restarts, or a balancer sends every request to another one."""
+    return Unavailable("the hub asks for a new nonce again and again", do="repeat in a moment")
 
 
 def _not_let_in(reply: HttpResponse) -> NotLetIn:

@@ -89,6 +89,10 @@ class Parked:
     def __len__(self) -> int:
         return len(self._places)
 
+    def sites(self) -> frozenset[SiteId]:
+        """The sites that have a request here at this moment."""
+        return frozenset(self._places)
+
     def enter(self, site: SiteId) -> Place:
         """Take a place for a request of `site`; its earlier request is released. Raises LineClosed."""
         if site in self._out:

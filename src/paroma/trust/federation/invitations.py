@@ -86,7 +86,14 @@ def parse(line: str) -> Invitation:
         fingerprint = bytes.fromhex(found.fingerprint)
     except (BadInput, ValueError) as problem:
         raise InvitationUnreadable from problem
-    if address != found.url or len(fingerprint) != 32 or not found.code or not found.log_vkey or str(found) != text:
+    if (
+        address != found.url
+        or len(fingerprint) != 32
+        or fingerprint.hex() != found.fingerprint
+        or not found.code
+        or not found.log_vkey
+        or str(found) != text
+    ):
         raise InvitationUnreadable
     return found
 

@@ -122,6 +122,11 @@ def assertion_in(body: bytes) -> str:
     return form["client_assertion"]
 
 
+def claimed(body: bytes) -> str:
+    """Who the assertion in a request for a token says it is from; nothing is verified yet. Raises BadInput, TokenUnreadable."""
+    return jose.read(assertion_in(body), TYP).text("sub", longest=64)
+
+
 class Issuer:
     """Gives out tokens: the hub's token endpoint, without the HTTP around it."""
 

@@ -1,8 +1,8 @@
 """A permit: what a study may do with which data, how it is protected, until when; and the officers' signatures.
 
 A permit is worth its signatures. Each site checks them itself, with the officers' keys that it knows from the
-federation log; no word of the hub replaces them. Knows no database and no network. The order of the checks: form, consistency,
-window, signatures; the first that fails is the error.
+federation log; no word of the hub replaces them. Knows no database and no network. The order of the checks: form,
+consistency, window, signatures; the first that fails is the error.
 """
 
 import math
@@ -177,7 +177,7 @@ def verify(
         )
     check(permit)
     check_window(permit, at)
-    _check_signatures(signed, officers, len(permit.participants) if quorum is None else quorum)
+    verify_signatures(signed, officers, quorum=quorum)
 
 
 def check_window(permit: Permit, at: float) -> None:
@@ -195,9 +195,16 @@ def check(permit: Permit) -> None:
             raise PermitInvalid(f"permit `{printable(permit.id)}`: {sentence}", do=do)
 
 
-def _check_signatures(signed: SignedPermit, officers: Mapping[SiteId, Mapping[str, PublicKey]], quorum: int) -> None:
+def verify_signatures(
+    signed: SignedPermit, officers: Mapping[SiteId, Mapping[str, PublicKey]], *, quorum: int | None = None
+) -> None:
+    """Check the signatures only: whoever signed signed exactly this, and `quorum` participants (all if None) did.
+
+    Raises PermitInvalid, PermitUnsigned.
+    """
     permit, name = signed.permit, printable(signed.permit.id)
     waiting = set(sites(permit))
+    quorum = len(waiting) if quorum is None else quorum
     if not 1 <= quorum <= len(waiting):
         raise PermitInvalid(
             f"permit `{name}`: {quorum} of {len(waiting)} participants is no quorum",

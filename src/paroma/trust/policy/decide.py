@@ -1,9 +1,9 @@
 """Every request is decided here: typed facts in, a decision with its reasons out.
 
 `Policies` are parsed once and have a digest that names them in the log. A decision reads a slice: *all* forbids, and
-the permits whose scope can match. A refusal names the policy it comes from, the fact that stands against it, and what would
-change it (annotations @because and @to_change); an allowance says which policy allowed it and what it obliges to. The same
-facts under the same policies are decided once. Knows no database, no network, no clock: `now` is a fact.
+the permits whose scope can match. A refusal names the policy it comes from, the fact that stands against it, and what
+would change it (annotations @because and @to_change); an allowance says which policy allowed it and what it obliges
+to. The same facts under the same policies are decided once. Knows no database, no network, no clock: `now` is a fact.
 """
 
 import hashlib

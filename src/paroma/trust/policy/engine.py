@@ -1,7 +1,8 @@
 """Cedar, at the edge to its library: schema always, and anything but a clean answer is a no.
 
 Cedar *skips* a policy that fails to evaluate, a forbid too, so an error can turn a no into a yes. Here an answer with
-any error in it is refused, and so is no answer at all. Without the schema 8 of the 794 published decisions come out wrong.
+any error in it is refused, and so is no answer at all. Without the schema 8 of the 794 published decisions come out
+wrong.
 """
 
 import json

@@ -42,13 +42,17 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proven(Facts, frozen=True, kw_only=True):
-    """A person or patient at the other end. proven: this request carries a fresh proof of their key or bound session."""
+    """A person or patient at the other end. proven: this request carries a fresh proof of their key or bound
+    session.
+    """
 
     proven: bool
 
 
 class Person(Proven, frozen=True, kw_only=True):
-    """A person. enrolled: their key is enrolled and not revoked. roles: scientist, officer, desk, committee, operator, ..."""
+    """A person. enrolled: their key is enrolled and not revoked. roles: scientist, officer, desk, committee,
+    operator, ...
+    """
 
     enrolled: bool
     roles: frozenset[str]
@@ -74,7 +78,9 @@ class Standing(Facts, frozen=True, kw_only=True):
 
 
 class UnderPermit(Standing, frozen=True, kw_only=True):
-    """A use under a permit. permit_signed: its signatures were verified here. takes_part: this site is a participant."""
+    """A use under a permit. permit_signed: its signatures were verified here. takes_part: this site is a
+    participant.
+    """
 
     permit_state: str
     permit_signed: bool
@@ -86,7 +92,9 @@ class UnderPermit(Standing, frozen=True, kw_only=True):
 
 
 class Consider(Facts, frozen=True, kw_only=True):
-    """A site looks at an application before its officer does. epsilon_thousandths: 0 when differential privacy is off."""
+    """A site looks at an application before its officer does. epsilon_thousandths: 0 when differential privacy is
+    off.
+    """
 
     ACTION: ClassVar[str] = "Consider"
     purpose: str
@@ -112,8 +120,8 @@ class SignPermit(Person, frozen=True, kw_only=True):
 class TakePart(UnderPermit, frozen=True, kw_only=True):
     """A site computes a contribution.
 
-    floor_reached: at least the permit's floor of patients may be used. steady: the cohort did not shrink by less than the
-    floor since the last exact figure (always true under differential privacy). budget_enough: for this question.
+    floor_reached: at least the permit's floor of patients may be used. steady: the cohort did not shrink by less than
+    the floor since the last exact figure (always true under differential privacy). budget_enough: for this question.
     walls_missing: walls of the sandbox that could not be built.
     """
 

@@ -1,8 +1,8 @@
 """The purposes of secondary use: what the European Health Data Space allows, and what it forbids to everybody.
 
 Source: Regulation (EU) 2025/327 (EHDS), Article 53(1) and Article 54. The codes are ours; the policies repeat them
-(`policies/privacy.cedar`; a test compares the two lists). Article 53(2), which keeps some purposes for public bodies, is
-a judgement about the applicant that the officers make when they sign.
+(`policies/privacy.cedar`; a test compares the two lists). Article 53(2), which keeps some purposes for public bodies,
+is a judgement about the applicant that the officers make when they sign.
 """
 
 from typing import Final

@@ -2,8 +2,8 @@
 
 Each policy names in @change facts that would satisfy it: `fact = value`, `fact = other_fact`, `roles += value`,
 `algorithms -= value`, `principal = resource`, several separated by `;`. The search decides again on each candidate,
-breadth first, so the first hit has the fewest changes; at each step it only touches what the *first* reason names, because
-every forbid that decided has to be turned sooner or later.
+breadth first, so the first hit has the fewest changes; at each step it only touches what the *first* reason names,
+because every forbid that decided has to be turned sooner or later.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ from paroma.trust.policy.decide import Ask, Policies, Reason, decide_afresh
 from paroma.trust.policy.engine import PolicyInvalid
 from paroma.trust.policy.facts import fields
 
-MOST_DECISIONS = 400  # some 40 ms in all
+MOST_DECISIONS = 400  # some 40 ms; one wrong fact takes one or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,9 @@ def _candidates(policies: Policies, ask: Ask, reasons: tuple[Reason, ...]) -> li
 
 
 def apply(ask: Ask, change: str) -> tuple[Change, Ask] | None:
-    """`ask` with one change made; None where it is already so, or names a fact of another action. Raises PolicyInvalid."""
+    """`ask` with one change made; None where it is already so, or names a fact of another action. Raises
+    PolicyInvalid.
+    """
     name, sign, text = change.split(" ", 2)
     if name == "principal":
         if ask.principal == ask.resource:

@@ -98,7 +98,12 @@ def runs_page(rows: tuple[tuple[str, str, str, float], ...], *, federation: str,
 def closed_page(*, federation: str, headline: str, what_to_do: str, release: str) -> str:
     """A link that has been used, has run out or never was: all look the same."""
     return render(
-        "console/closed.html", federation=federation, headline=headline, what_to_do=what_to_do, release=release, person=""
+        "console/closed.html",
+        federation=federation,
+        headline=headline,
+        what_to_do=what_to_do,
+        release=release,
+        person="",
     )
 
 

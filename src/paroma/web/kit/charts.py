@@ -130,7 +130,9 @@ def _svg(shown: str, width: int, height: int, ident: str, title: str, descriptio
     ident = escape(ident)
     return Markup(
         f'<svg class="{shown}" viewBox="0 0 {width} {height}" role="img" aria-labelledby="{ident}-t {ident}-d">'
-        f'<title id="{ident}-t">{escape(title)}</title><desc id="{ident}-d">{escape(description)}</desc>' + "".join(parts) + "</svg>"
+        f'<title id="{ident}-t">{escape(title)}</title><desc id="{ident}-d">{escape(description)}</desc>'
+        + "".join(parts)
+        + "</svg>"
     )
 
 

@@ -52,8 +52,7 @@ class Receipt:
     covers: str
     before: tuple[str, ...]  # what had already happened, a sentence each
     entry: int
-    sites: int  # hospitals that hold the head of the log which contains the entry
-    checked: bool | None
+    checked: bool  # whether the federation's hub holds a head of the clinic's log that contains the entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

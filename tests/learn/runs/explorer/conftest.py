@@ -17,7 +17,6 @@ from collections import deque
 from typing import NamedTuple
 
 import pytest
-from msgspec.structs import replace
 
 from paroma.kernel.errors import Refused
 from paroma.kernel.ids import RunId, SiteId
@@ -126,9 +125,9 @@ class Honest:
 
 
 class Model:
-    def __init__(self, n, c, m, *, attempts=1, withdrawals=1, forged=False, driver=Honest):
+    def __init__(self, n, c, m, *, attempts=1, withdrawals=1, forged=False, receipts=True, driver=Honest):
         self.n, self.c, self.h, self.m, self.t = n, c, n - c, m, threshold(n)
-        self.attempts, self.withdrawals, self.forged = attempts, withdrawals, forged
+        self.attempts, self.withdrawals, self.forged, self.receipts = attempts, withdrawals, forged, receipts
         self.names = [SiteId("ABCDEFGH"[i]) for i in range(n)]
         self.place = {name: i for i, name in enumerate(self.names)}
         self.crypto = {name: Symbols(name) for name in self.names}
@@ -144,7 +143,7 @@ class Model:
         self.uploads, self.votes = {}, {}  # (i, a, version) -> Uploaded; (i, members) -> Vote
         self.driver = driver(self)
         self.ids, self.locals, self.steps = {}, [], {}
-        self.views, self.judged, self.renamed = {}, {}, {}
+        self.views, self.renamed, self.forms = {}, {}, {}
         self.perms = list(itertools.permutations(range(self.h)))
         self.tabs = [self._tab(p) for p in self.perms]
 
@@ -175,7 +174,8 @@ class Model:
             ready=Ready(run=RunId("run"), site=me, transcript="transcript"),
         )
         # an upload blocks nothing and adds knowledge, so states where all have uploaded at once include all others
-        (at,) = self.enter(Local(state, withdrawn=False, version=0, facts=frozenset()), 0)
+        opened = OpenAttempt(entry=self.entries[0], request=b"model", checkpoint="")
+        (at,) = Honest(self).outcomes(Local(state, withdrawn=False, version=0, facts=frozenset()), opened)
         return self.intern(at)
 
     def enter(self, at, a):
@@ -386,7 +386,7 @@ class Model:
             a = now.opening.attempt - 1
             disk = (
                 a,
-                None if now.upload is None else now.upload.core.masked[:0] or True,
+                now.upload is not None,
                 tuple(masks[self._mask(a, v.members)] for v in now.votes),
                 now.declined is not None,
                 now.sits_out,
@@ -395,8 +395,8 @@ class Model:
                 at.state.lost,
             )
             spare = self.driver.spare_key(at.spare, masks)
-            found = self.renamed[x, q] = (disk, at.withdrawn, at.version, tuple(sorted(facts, key=repr)), spare)
-            found = self.renamed[x, q] = self.ids.setdefault(found, len(self.ids))
+            found = (disk, at.withdrawn, at.version, tuple(sorted(facts, key=repr)), spare)
+            found = self.renamed[x, q] = self.forms.setdefault(found, len(self.forms))
         return found
 
     def canonical(self, state):
@@ -449,23 +449,16 @@ class Model:
                 out.append(frozenset(component))
         return out
 
-    def bad(self, state):
-        """Which property this state breaks, or None."""
-        key = state
+    def violation(self, state):
+        """Which property this state breaks, or None. Knowledge only grows, so the last state judges the past."""
         facts = [self.locals[x].facts for x in state]
-        found = self.judged.get(key, "?")
-        if found == "?":
-            found = self.judged[key] = self._bad(facts)
-        return found
-
-    def _bad(self, facts):
-        per = []
+        answered = any(f[0] == "answer" for own in facts for f in own)
+        open_in = []
         for a in range(self.attempts):
-            versions = [{f[2] for f in facts[i] if f[0] == "up" and f[1] == a} for i in range(self.h)]
             for i in range(self.h):
-                if len(versions[i]) > 1:
+                if sum(f[0] == "up" and f[1] == a for f in facts[i]) > 1:
                     return f"P2: two vectors of {self.names[i]} under the same masks"
-            opened = self.opened(a, facts) if any(f[0] == "answer" for own in facts for f in own) else []
+            opened = self.opened(a, facts) if answered else []
             for C in opened:
                 if len(C) == 1:
                     return f"P2: the contribution of {self._say(C)} opens alone"
@@ -474,44 +467,33 @@ class Model:
             if len(opened) > 1:
                 return f"P1: two sums open: {', '.join(map(self._say, opened))}"
             for C in opened:
-                for i in C:
-                    # withdrawn is read off the state, not the facts: see `_judge_withdrawn`
-                    if ("not counted", a) in facts[i]:
-                        return f"receipt: {self.names[i]} was told `not counted`, and is in the sum {self._say(C)}"
-            per.append((opened, versions))
-        self._opened = per
+                if why := next((why for i in sorted(C) if (why := self._wronged(self.locals[state[i]], a, C))), None):
+                    return why
+                open_in.append({(i, next(f[2] for f in facts[i] if f[0] == "up" and f[1] == a)) for i in C})
+        if len(open_in) > 1 and open_in[0] != open_in[1]:
+            return "P4: two attempts at one question open with different sets"
+        return None
+
+    def _wronged(self, at, a, C):
+        """A patient or a receipt of a site in the sum C of attempt a that this sum belies."""
+        first = next((f[2] for f in at.facts if f[0] == "fv" and f[1] == a), None)
+        if at.withdrawn and ("up", a, CLEAN) in at.facts and first is not False:
+            return f"P3: a patient of {at.state.me} withdrew before its vote, and is in the sum {self._say(C)}"
+        if not self.receipts:
+            return None
+        if ("not counted", a) in at.facts:
+            return f"receipt: {at.state.me} was told `not counted`, and is in the sum {self._say(C)}"
+        if first is not None and ("counted", a) not in at.facts:
+            return f"receipt: {at.state.me} is in the sum {self._say(C)} and holds no receipt"
         return None
 
     def _say(self, C):
         return "".join(self.names[i] for i in sorted(C))
 
-    def violation(self, state):
-        if (why := self.bad(state)) is not None:
-            return why
-        facts = [self.locals[x].facts for x in state]
-        open_in = []
-        if not any(f[0] == "answer" for own in facts for f in own):
-            return None
-        for a in range(self.attempts):
-            opened = self.opened(a, facts)
-            for C in opened:
-                for i in C:
-                    at = self.locals[state[i]]
-                    first = next((f[2] for f in facts[i] if f[0] == "fv" and f[1] == a), None)
-                    if at.withdrawn and ("up", a, CLEAN) in facts[i] and first is not False:
-                        return f"P3: a patient of {self.names[i]} withdrew before its vote, and is in the sum {self._say(C)}"
-                    if first is not None and ("counted", a) not in facts[i]:
-                        return f"receipt: {self.names[i]} is in the sum {self._say(C)} and holds no receipt"
-            if opened:
-                open_in.append({(i, next(f[2] for f in facts[i] if f[0] == "up" and f[1] == a)) for C in opened for i in C})
-        if len(open_in) > 1 and open_in[0] != open_in[1]:
-            return "P4: two attempts at one question open with different sets"
-        return None
-
     def search(self, *, seconds=60.0, deep=False):
         begin = time.monotonic()
         start = self.start()
-        seen, back, todo = {self.canonical(start)}, {start: None}, deque([start])
+        seen, back, todo, sums = {self.canonical(start)}, {start: None}, deque([start]), 0
         while todo:
             state = todo.pop() if deep else todo.popleft()
             for name, _i, after in self.moves(state):
@@ -520,20 +502,24 @@ class Model:
                     continue
                 seen.add(key)
                 back[after] = (state, name)
+                sums += any(self.opened(a, [self.locals[x].facts for x in after]) for a in range(self.attempts))
                 if (why := self.violation(after)) is not None:
                     path, at = [], after
                     while back[at] is not None:
                         at, step_name = back[at]
                         path.append(step_name)
-                    return Found(len(seen), why, tuple(reversed(path)), False)
+                    return Found(len(seen), sums, why, tuple(reversed(path)), exhausted=False)
                 todo.append(after)
             if time.monotonic() - begin > seconds:
-                return Found(len(seen), None, (), False)
-        return Found(len(seen), None, (), True)
+                return Found(len(seen), sums, None, (), exhausted=False)
+        return Found(len(seen), sums, None, (), exhausted=True)
 
 
 class Found(NamedTuple):
+    """What a search came to. sums: states in which a sum opens, so that a search which never reaches one cannot pass for a proof."""
+
     states: int
+    sums: int
     why: str | None
     trace: tuple
     exhausted: bool
@@ -544,5 +530,5 @@ def explore():
     def run(n, c, m, *, seconds=60.0, deep=False, **more):
         return Model(n, c, m, **more).search(seconds=seconds, deep=deep)
 
-    run.Honest, run.Local, run.site, run.replace, run.Symbols = Honest, Local, site, replace, Symbols
+    run.Honest = Honest
     return run

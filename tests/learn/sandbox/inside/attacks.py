@@ -1,5 +1,7 @@
 """What code inside a worker may try. Each attempt raises OSError when it is refused and returns a text when it worked."""
 
+# ruff: noqa: PTH101, PTH102, PTH108, PTH118, PTH120, PTH123, PTH208, PTH211, NPY002 - attackers call the system directly
+
 import ctypes
 import json
 import os
@@ -163,11 +165,22 @@ def fill_disk(payload, tables):
     return json.dumps([written, None]).encode()
 
 
+def bury(payload, tables):
+    """Leave folders in each other, deeper than a path can be long, and one that its owner may not enter."""
+    os.mkdir("closed")
+    with open("closed/file", "wb") as file:
+        file.write(b"x")
+    os.chmod("closed", 0)
+    for _ in range(3000):
+        os.mkdir("in")
+        os.chdir("in")
+    return b"buried"
+
+
 def one_large_file(payload, tables):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with open("large", "wb") as file:
-        for _ in range(1000):
-            file.write(bytes(1 << 20))
+        file.writelines(bytes(1 << 20) for _ in range(1000))
     return b"written"
 
 

@@ -1,4 +1,6 @@
-"""Run by tests in a process of its own: `walls [call...]` lists the walls when system calls are forbidden, `attack` tries all attempts here or inside."""
+"""Run by tests in a process of its own: `walls CALL...` lists the walls when those system calls are forbidden,
+`inside` and `outside` try all attempts with and without walls.
+"""
 
 import asyncio
 import json
@@ -41,22 +43,43 @@ async def inside(port):
     from paroma.learn.sandbox.mounts import Interpreter
     from paroma.learn.sandbox.task import Task
 
-    sandbox = await Sandbox.start(("attacks:attempt", "attacks:surroundings"), interpreter=Interpreter.current(also=(HERE,)))
+    sandbox = await Sandbox.start(
+        ("attacks:attempt", "attacks:surroundings"), interpreter=Interpreter.current(also=(HERE,))
+    )
     try:
         results = {}
         for name in ATTEMPTS:
             reply = await sandbox.run(Task(entry="attacks:attempt", payload=json.dumps([name, port]).encode()))
             results[name] = json.loads(reply)
         around = json.loads(await sandbox.run(Task(entry="attacks:surroundings", payload=b"")))
-        return {"results": results, "around": around, "walls": {w.name: w.there for w in sandbox.walls()}, "user": os.geteuid()}
+        return {
+            "results": results,
+            "around": around,
+            "walls": {w.name: w.there for w in sandbox.walls()},
+            "user": os.geteuid(),
+        }
     finally:
         await sandbox.stop()
 
 
-def outside(name, argument):
-    from attacks import attempt
+def outside(port, folder, without):
+    """Every attempt in a fork of this process, which has no walls."""
+    from attacks import ATTEMPTS, attempt
 
-    return json.loads(attempt(json.dumps([name, argument]).encode(), []))
+    results = {}
+    for name in ATTEMPTS:
+        if name in without:
+            continue
+        readable, writable = os.pipe()
+        if os.fork() == 0:
+            os.setpgid(0, 0)
+            os.write(writable, attempt(json.dumps([name, port if "port" in name else folder]).encode(), []))
+            os._exit(0)
+        os.wait()
+        os.close(writable)
+        results[name] = json.loads(os.read(readable, 999) or "null")
+        os.close(readable)
+    return results
 
 
 if __name__ == "__main__":
@@ -66,7 +89,7 @@ if __name__ == "__main__":
             print(json.dumps(asyncio.run(walls())))
         case ["inside", port]:
             print(json.dumps(asyncio.run(inside(port))))
-        case ["outside", name, argument]:
-            print(json.dumps(outside(name, argument)))
+        case ["outside", port, folder, without]:
+            print(json.dumps(outside(port, folder, json.loads(without))))
         case _:
             sys.exit(f"what on {platform.machine()}?")

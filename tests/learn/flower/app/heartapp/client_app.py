@@ -13,7 +13,7 @@ def train_fn(msg: Message, context: Context):
     coef, intercept = msg.content["arrays"].to_numpy_ndarrays()
     x, y = load_data(context.node_config["data"])
     lr, epochs = context.run_config["learning-rate"], context.run_config["local-epochs"]
-    coef, intercept, loss = train(coef, intercept, x, y, lr, epochs)
+    coef, intercept, loss = train((coef, intercept), (x, y), lr, epochs)
     content = RecordDict(
         {
             "arrays": ArrayRecord([coef, intercept]),

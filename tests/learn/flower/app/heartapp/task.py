@@ -11,7 +11,8 @@ def load_data(path):
     return x, y
 
 
-def train(coef, intercept, x, y, lr, epochs):
+def train(model, data, lr, epochs):
+    (coef, intercept), (x, y) = model, data
     for _ in range(epochs):
         p = 1 / (1 + np.exp(-(x @ coef + intercept)))
         coef = coef - lr * x.T @ (p - y) / len(y)

@@ -1,0 +1,1 @@
+"""The hub's routes: parse, decide, call one function, render."""

@@ -1,0 +1,248 @@
+"""The hub's pages: the runs, and one run. A page says what its command says; counts are rounded before they get here."""
+
+import csv
+import io
+from math import exp
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import paroma
+from paroma.hub import reports
+from paroma.hub.api.people import PeopleRoutes
+from paroma.hub.parts import Hub
+from paroma.kernel.ids import PersonId, RunId
+from paroma.learn.algorithms.query import Fitted, Judged, Summary
+from paroma.learn.runs.report import RunReport
+from paroma.trust.identity import people
+from paroma.trust.identity.people import Person, SessionEnded
+from paroma.web.console import run as pages
+from paroma.web.console.run import BudgetLine, Door, Event, Figure, RunView
+from paroma.web.kit.charts import Curve, Effect, Forest
+from paroma.web.kit.http import page
+from paroma.web.kit.sign_in import SignIn, closed_for
+
+Z95 = 1.959963984540054  # normal quantile: half width of a 95 % interval in standard errors
+
+
+class PageRoutes:
+    """The routes of pages."""
+
+    def __init__(self, hub: Hub, sign_in: SignIn, people_routes: PeopleRoutes) -> None:
+        self._hub = hub
+        self._sign_in = sign_in
+        self._people = people_routes
+
+    def routes(self) -> list[Route]:
+        """The routes."""
+        return [
+            Route("/", self.home, methods=["GET"]),
+            Route("/runs/{run}.csv", self.table, methods=["GET"]),
+            Route("/runs/{run}", self.run, methods=["GET"]),
+        ]
+
+    async def home(self, request: Request) -> Response:
+        """All runs that this person may see."""
+        try:
+            person = await self._person(request)
+        except SessionEnded as error:
+            return closed_for(self._sign_in, error)
+        found = await self._hub.store.read(reports.runs)
+        rows = []
+        for run, applicant in found:
+            if person.role != "scientist" or applicant == person.person:
+                await self._people.allowed_run(person, run)
+                report = await self._report(run)
+                rows.append((report.run, report.title, report.status, report.opened))
+        return page(
+            pages.runs_page(
+                tuple(rows), federation=self._hub.settings.name, person=person.name, release=paroma.__version__
+            )
+        )
+
+    async def run(self, request: Request) -> Response:
+        """One run."""
+        try:
+            person = await self._person(request)
+        except SessionEnded as error:
+            return closed_for(self._sign_in, error)
+        run = RunId(request.path_params["run"])
+        await self._people.allowed_run(person, run)
+        view = view_of(await self._report(run))
+        return page(
+            pages.run_page(view, federation=self._hub.settings.name, person=person.name, release=paroma.__version__)
+        )
+
+    async def table(self, request: Request) -> Response:
+        """The figures of a run as CSV."""
+        try:
+            person = await self._person(request)
+        except SessionEnded as error:
+            return closed_for(self._sign_in, error)
+        run = RunId(request.path_params["run"])
+        await self._people.allowed_run(person, run)
+        report = await self._report(run)
+        out = io.StringIO()
+        writer = csv.writer(out)
+        head, rows = figures(report)
+        if rows:
+            writer.writerow(head)
+            writer.writerows((row.name, *row.values) for row in rows)
+        else:
+            writer.writerow(("round", report.measure or "answered at"))
+            writer.writerows((p.step, p.value if p.value is not None else p.at) for p in report.progress)
+        name = {"content-disposition": f'attachment; filename="{run}.csv"'}
+        return Response(out.getvalue(), headers=name, media_type="text/csv; charset=utf-8")
+
+    async def _person(self, request: Request) -> Person:
+        session = await self._sign_in.session(request)
+        return await self._hub.store.read(lambda tx: people.person(tx, PersonId(session.subject)))
+
+    async def _report(self, run: RunId) -> RunReport:
+        connected = self._hub.parked.sites()
+        return await self._hub.store.read(lambda tx: reports.report(tx, run, connected))
+
+
+def view_of(report: RunReport) -> RunView:
+    """What the page says of a run: the finding first."""
+    head, rows = figures(report)
+    values = tuple(p.value for p in report.progress if p.value is not None)
+    curve = (
+        Curve(
+            title=report.measure,
+            description=f"{report.measure} after each of {len(values)} rounds, from {values[0]:.3g} to {values[-1]:.3g}",
+            unit=report.measure,
+            values=values,
+            rounds=max(report.steps if report.private else len(values) - (report.status != "running"), 1),
+            ident="curve",
+        )
+        if len(values) > 1
+        else None
+    )
+    effects = _effects(report.result) if isinstance(report.result, Fitted) else ()
+    largest = max(effects, key=lambda e: max(e.ratio, 1 / e.ratio), default=None)
+    budget = None
+    if report.epsilon is not None and report.most_epsilon is not None and report.delta is not None:
+        spent = min(report.epsilon, report.most_epsilon)
+        budget = BudgetLine(spent=spent, held=report.most_epsilon - spent, most=report.most_epsilon, delta=report.delta)
+    return RunView(
+        run=report.run,
+        study=report.title,
+        status=report.status,
+        started=report.opened,
+        headline=_headline(report),
+        curve=curve,
+        curve_finding=_curve_finding(values, report.measure),
+        forest=Forest(
+            title="Odds ratios with 95 % intervals",
+            description="; ".join(f"{e.name} {e.ratio:.2f}" for e in effects),
+            effects=effects,
+            ident="odds",
+        )
+        if effects
+        else None,
+        forest_finding=f"{largest.name}: {largest.ratio:.2f} times the odds" if largest else "",
+        table_head=head,
+        table=rows,
+        table_finding=_table_finding(report),
+        numbers_each_round=report.numbers,
+        rounds_done=len(report.progress),
+        noise="shared by the hospitals, added before the sum"
+        if report.private
+        else "none: the permit asks for exact sums",
+        budget=budget,
+        doors=tuple(Door(name=s.title, status="online" if s.online else "offline") for s in report.sites),
+        least_owners=report.least_owners,
+        events=tuple(
+            Event(what=s.what, at=s.at, first=place == 0) for place, s in enumerate(reversed(report.story[-6:]))
+        ),
+        entries=(report.proof.first, report.proof.last) if report.proof and report.proof.cosigned else None,
+        cosigned_by=report.proof.cosigned or 0 if report.proof else 0,
+        command=f"paroma run show {report.run}",
+        refresh=f"/runs/{report.run}" if report.ended is None else None,
+    )
+
+
+def about(count: float) -> str:
+    """A count as a scientist may see it: to two figures, so that one person more or less never shows."""
+    if count < 100:  # noqa: PLR2004  # below, two figures would be exact
+        return f"about {round(count, -1):.0f}"
+    digits = len(str(int(count))) - 2
+    return f"about {round(count / 10**digits) * 10**digits:.0f}"
+
+
+def figures(report: RunReport) -> tuple[tuple[str, ...], tuple[Figure, ...]]:
+    """The result as a table: its head and its rows."""
+    match report.result:
+        case Summary(features=described):
+            return ("Feature", "Mean", "Standard deviation", "People"), tuple(
+                Figure(
+                    name=one.feature,
+                    values=(
+                        "-" if one.mean is None else f"{one.mean:.4g}",
+                        "-" if one.variance is None else f"{max(one.variance, 0.0) ** 0.5:.4g}",
+                        "-" if one.count is None else about(one.count),
+                    ),
+                )
+                for one in described
+            )
+        case Fitted(terms=terms, raw=raw, raw_errors=errors):
+            return ("Term", "Coefficient", "Standard error"), tuple(
+                Figure(name=name, values=(f"{b:.6g}", "-" if errors is None else f"{errors[place]:.4g}"))
+                for place, (name, b) in enumerate(zip(terms, raw, strict=True))
+            )
+        case Judged(accuracy=accuracy, auroc=auroc):
+            return ("Figure", "Value"), (
+                Figure(name="accuracy", values=(f"{accuracy:.3f}",)),
+                Figure(name="AUROC", values=(f"{auroc:.3f}",)),
+            )
+        case _:
+            return (), ()
+
+
+def _effects(fitted: Fitted) -> tuple[Effect, ...]:
+    if fitted.raw_errors is None:
+        return ()
+    found = []
+    for name, b, error in zip(fitted.terms, fitted.raw, fitted.raw_errors, strict=True):
+        if name != "intercept" and abs(b) + Z95 * error < 20:  # noqa: PLR2004  # beyond this a ratio says nothing on a chart
+            found.append(Effect(name=name, ratio=exp(b), low=exp(b - Z95 * error), high=exp(b + Z95 * error)))
+    return tuple(found)
+
+
+def _headline(report: RunReport) -> str:
+    kept = "No record has left a hospital."
+    if report.status == "finished":
+        count = report.result.patients if report.result is not None else 0
+        return f"The answer over {about(count)} people is there. {kept}"
+    if report.status in {"failed", "stopped"}:
+        return f"This run ended without an answer: {report.reason}."
+    if report.status == "waiting":
+        return f"The hospitals are checking the permit. {kept}"
+    return (
+        f"Round {report.step} of at most {report.steps}. {kept}"
+        if report.steps > 1
+        else f"The hospitals are computing. {kept}"
+    )
+
+
+def _curve_finding(values: tuple[float, ...], measure: str) -> str:
+    if len(values) < 2 or values[0] <= 0:  # noqa: PLR2004  # one point is no curve
+        return measure
+    change = 100 * (1 - values[-1] / values[0])
+    return (
+        f"The {measure} fell by {change:.0f} % in {len(values) - 1} rounds"
+        if change >= 1
+        else f"The {measure} stands still"
+    )
+
+
+def _table_finding(report: RunReport) -> str:
+    match report.result:
+        case Summary(features=described):
+            return f"{len(described)} features over all hospitals"
+        case Judged(auroc=auroc):
+            return f"The model ranks a case above a non-case in {100 * auroc:.0f} of 100 pairs"
+        case _:
+            return "The result"

@@ -1,0 +1,281 @@
+"""Routes of people's programs: catalogue, applications, permits, runs, log. Every one is decided by the gate."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from paroma.hub import proposals, reports
+from paroma.hub.gate import as_entity, as_person
+from paroma.hub.parts import Hub
+from paroma.hub.runs import MOST_QUERY, Asked
+from paroma.kernel.ids import RunId, StudyId
+from paroma.learn.algorithms.query import Query
+from paroma.learn.runs.report import RunReport
+from paroma.trust.audit.cosignatures import quorum
+from paroma.trust.audit.notes import NoteKey
+from paroma.trust.audit.tiles import CHECKPOINT
+from paroma.trust.channel.heads import cosigning_key
+from paroma.trust.federation import members
+from paroma.trust.identity.people import Person
+from paroma.trust.permit import permit as permits
+from paroma.trust.permit.wish import Standing, Wish
+from paroma.trust.policy import facts
+from paroma.trust.policy.facts import Entity
+from paroma.web.kit.http import as_json, json_of
+from paroma.web.kit.sign_in import SignIn
+
+T = TypeVar("T")
+LONGEST_WAIT = 25.0  # s
+LOOK_SECONDS = 0.05  # how often a waiting request looks again: the database is the only memory that several hubs share
+
+
+class OpenRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of POST /api/runs."""
+
+    permit: str
+    query: Query
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A data set and the titles of the sites that hold records of it."""
+
+    data_set: object
+    sites: tuple[str, ...]
+
+
+class LogKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the federation log is checked with: its key, its members' cosignature keys, and how many make a quorum."""
+
+    origin: str
+    vkey: str
+    witnesses: dict[str, str]
+    titles: dict[str, str]
+    quorum: int
+
+
+class PeopleRoutes:
+    """The routes of people's programs."""
+
+    def __init__(self, hub: Hub, sign_in: SignIn) -> None:
+        self._hub = hub
+        self._sign_in = sign_in
+
+    def routes(self) -> list[Route]:
+        """The routes."""
+        return [
+            Route("/api/members", self.members, methods=["GET"]),
+            Route("/api/data-sets", self.data_sets, methods=["GET"]),
+            Route("/api/applications", self.applications, methods=["GET"]),
+            Route("/api/applications", self.apply, methods=["POST"]),
+            Route("/api/applications/{permit}", self.application, methods=["GET"]),
+            Route("/api/permits/{permit}/revoke", self.revoke, methods=["POST"]),
+            Route("/api/runs", self.runs, methods=["GET"]),
+            Route("/api/runs", self.open_run, methods=["POST"]),
+            Route("/api/runs/{run}", self.run, methods=["GET"]),
+            Route("/api/runs/{run}/stop", self.stop_run, methods=["POST"]),
+            Route("/log-keys", self.log_keys, methods=["GET"]),
+            Route("/log/{path:path}", self.log, methods=["GET"]),
+        ]
+
+    async def members(self, request: Request) -> Response:
+        """Who belongs to the federation."""
+        await self._allowed(request, facts.ReadMembers)
+        found = await self._hub.store.read(members.members)
+        return as_json([{"site": m.site, "title": m.title, "owner": m.owner, "status": m.status} for m in found])
+
+    async def data_sets(self, request: Request) -> Response:
+        """The catalogue: descriptions and titles, no count."""
+        await self._allowed(request, facts.ReadCatalogue)
+        found = await self._hub.store.read(
+            lambda tx: (proposals.data_sets(tx), {m.site: m.title for m in members.members(tx)})
+        )
+        held, titles = found
+        return as_json([Held(data_set=d, sites=tuple(titles.get(s, s) for s in sites)) for d, sites in held])
+
+    async def apply(self, request: Request) -> Response:
+        """Submit an application: every site that offers the data set is asked."""
+        wish = await json_of(request, Wish)
+        study = Entity("Study", wish.study or "new")
+        person = await self._allowed(request, facts.Apply, resource=study, purpose=wish.purpose)
+        hub = self._hub
+        permit, rung = await hub.store.write(
+            lambda tx: proposals.apply(
+                tx,
+                wish,
+                by=person.person,
+                asked_by=person.name,
+                log=hub.log,
+                post=hub.post,
+                randomness=hub.ports.randomness,
+            )
+        )
+        hub.ring(rung)
+        return as_json(await hub.store.read(lambda tx: proposals.standing(tx, permit.id)), 201)
+
+    async def applications(self, request: Request) -> Response:
+        """All applications that this person may see."""
+        person = await self._sign_in.person(request)
+        found = await self._hub.store.read(proposals.standings)
+        seen = [one for one in found if self._may_read(person, one)]
+        return as_json(seen)
+
+    async def application(self, request: Request) -> Response:
+        """One application; with `wait` and `unless`, once its state is another."""
+        person = await self._sign_in.person(request)
+        name, unless = request.path_params["permit"], request.query_params.get("unless")
+
+        async def look() -> Standing | None:
+            found = await self._hub.store.read(lambda tx: proposals.standing(tx, name))
+            return None if found.state == unless else found
+
+        found = await self._awaited(request, look)
+        if found is None:
+            found = await self._hub.store.read(lambda tx: proposals.standing(tx, name))
+        await self._hub.gate.require(
+            as_entity(person),
+            facts.ReadApplication(**as_person(person), is_applicant=found.permit.applicant == person.person),  # type: ignore[arg-type]
+            Entity("Study", found.permit.study),
+        )
+        return as_json(found)
+
+    async def revoke(self, request: Request) -> Response:
+        """End a permit before its time."""
+        name = request.path_params["permit"]
+        standing = await self._hub.store.read(lambda tx: proposals.standing(tx, name))
+        person = await self._allowed(request, facts.RevokePermit, resource=Entity("Study", standing.permit.study))
+        hub = self._hub
+        hub.ring(
+            await hub.store.write(lambda tx: proposals.revoke(tx, name, by=person.person, log=hub.log, post=hub.post))
+        )
+        return as_json(await hub.store.read(lambda tx: proposals.standing(tx, name)))
+
+    async def open_run(self, request: Request) -> Response:
+        """Open a run under a permit."""
+        wish = await json_of(request, OpenRun, MOST_QUERY)
+        hub = self._hub
+        person = await self._sign_in.person(request)
+        signed, state, data_set, online = await hub.store.read(lambda tx: reports.before_run(tx, wish.permit))
+        permit = signed.permit
+        await hub.gate.require(
+            as_entity(person),
+            facts.OpenRun(
+                **as_person(person),  # type: ignore[arg-type]
+                is_applicant=permit.applicant == person.person,
+                permit_state=state,
+                permit_signed=state == "valid",
+                purpose=permit.purpose,
+                now=int(hub.ports.clock.now()),
+                starts=int(-(-permit.starts // 1)),
+                ends=int(permit.ends),
+                questions_left=permit.questions,
+                sites_online=online,
+                least_sites=max(permits.threshold(len(permit.participants)), permit.least_owners + permit.colluders),
+            ),
+            Entity("Study", permit.study),
+        )
+        asked = Asked(signed=signed, query=wish.query, data_set=data_set, by=person.person)
+        run, rung = await hub.store.write(lambda tx: hub.runs.open(tx, asked))
+        hub.ring(rung)
+        return as_json(await self._report(run), 201)
+
+    async def runs(self, request: Request) -> Response:
+        """The runs that this person may see, newest first."""
+        person = await self._sign_in.person(request)
+        found = await self._hub.store.read(reports.runs)
+        reported = [await self._report(run) for run, applicant in found if self._may_read_run(person, applicant)]
+        return as_json(reported)
+
+    async def run(self, request: Request) -> Response:
+        """One run; with `wait` and `after`, once its revision is greater."""
+        run = RunId(request.path_params["run"])
+        await self.allowed_run(await self._sign_in.person(request), run)
+        after = request.query_params.get("after", "")
+
+        async def look() -> RunReport | None:
+            found = await self._report(run)
+            return found if not after.isdigit() or found.revision > int(after) or found.ended is not None else None
+
+        return as_json(await self._awaited(request, look) or await self._report(run))
+
+    async def allowed_run(self, person: Person, run: RunId) -> None:
+        """Whether this person may read this run. Raises Refused."""
+        applicant, study = await self._hub.store.read(lambda tx: reports.owner(tx, run))
+        await self._hub.gate.require(
+            as_entity(person),
+            facts.ReadRun(**as_person(person), is_applicant=applicant == person.person),  # type: ignore[arg-type]
+            Entity("Study", study),
+        )
+
+    async def stop_run(self, request: Request) -> Response:
+        """End a run before its time."""
+        run, hub = RunId(request.path_params["run"]), self._hub
+        person = await self._sign_in.person(request)
+        applicant, study = await hub.store.read(lambda tx: reports.owner(tx, run))
+        await hub.gate.require(
+            as_entity(person),
+            facts.StopRun(**as_person(person), is_applicant=applicant == person.person),  # type: ignore[arg-type]
+            Entity("Study", study),
+        )
+        hub.ring(await hub.store.write(lambda tx: hub.runs.stop(tx, run, f"stopped by {person.name}")))
+        return as_json(await self._report(run))
+
+    async def log_keys(self, request: Request) -> Response:
+        """What to check the federation log with."""
+        await self._allowed(request, facts.ReadLog)
+        found = [m for m in await self._hub.store.read(members.members) if m.status in members.TAKES_PART]
+        keys = {m.site: cosigning_key(NoteKey.parse(m.log_vkey)).vkey for m in found}
+        return as_json(
+            LogKeys(
+                origin=self._hub.signer.origin,
+                vkey=self._hub.signer.vkey,
+                witnesses={str(site): vkey for site, vkey in keys.items()},
+                titles={m.site: m.title for m in found},
+                quorum=quorum(len(found), 0) if found else 1,
+            )
+        )
+
+    async def log(self, request: Request) -> Response:
+        """The federation log as files of C2SP tlog-tiles; `checkpoint` with the cosignatures that there are."""
+        path = request.path_params["path"]
+        if self._sign_in.principal(request).role != "site":
+            await self._allowed(request, facts.ReadLog)
+        found = await self._hub.store.read(lambda tx: reports.log_file(tx, path))
+        kind = "text/plain; charset=utf-8" if path == CHECKPOINT else "application/octet-stream"
+        return Response(found, media_type=kind)
+
+    async def _report(self, run: RunId) -> RunReport:
+        connected = self._hub.parked.sites()
+        return await self._hub.store.read(lambda tx: reports.report(tx, run, connected))
+
+    async def _allowed(
+        self, request: Request, kind: type[facts.Person], *, resource: Entity | None = None, **more: object
+    ) -> Person:
+        person = await self._sign_in.person(request)
+        asked = kind(**as_person(person), **more)  # type: ignore[arg-type]  # checked by the facts themselves
+        where = resource or Entity("Federation", "federation")
+        await self._hub.gate.require(as_entity(person), asked, where)
+        return person
+
+    def _may_read(self, person: Person, one: Standing) -> bool:
+        asked = facts.ReadApplication(**as_person(person), is_applicant=one.permit.applicant == person.person)  # type: ignore[arg-type]
+        return self._hub.gate.decide(as_entity(person), asked, Entity("Study", one.permit.study)).allowed
+
+    def _may_read_run(self, person: Person, applicant: str) -> bool:
+        asked = facts.ReadRun(**as_person(person), is_applicant=applicant == person.person)  # type: ignore[arg-type]
+        return self._hub.gate.decide(as_entity(person), asked, Entity("Study", StudyId("any"))).allowed
+
+    async def _awaited(self, request: Request, look: Callable[[], Awaitable[T | None]]) -> T | None:
+        """What `look` finds within the time that the request gives; asked again whenever something changed."""
+        asked = request.query_params.get("wait", "0")
+        clock = self._hub.ports.clock
+        ends = clock.monotonic() + min(float(asked) if asked.replace(".", "", 1).isdigit() else 0.0, LONGEST_WAIT)
+        while True:
+            found = await look()
+            left = ends - clock.monotonic()
+            if found is not None or left <= 0:
+                return found
+            await clock.sleep(min(left, LOOK_SECONDS))

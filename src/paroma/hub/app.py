@@ -1,0 +1,73 @@
+"""The hub as an ASGI program: its routes, its errors, its start and stop."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import Connection
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+import paroma
+from paroma.hub.api.line import LineRoutes
+from paroma.hub.api.pages import PageRoutes
+from paroma.hub.api.people import PeopleRoutes
+from paroma.hub.parts import Hub
+from paroma.trust.identity.people import Person
+from paroma.web.console.run import closed_page
+from paroma.web.kit.http import HANDLERS, Guarded, page, static
+from paroma.web.kit.sign_in import SignIn
+
+
+def sign_in_of(hub: Hub) -> SignIn:
+    """How people and sites get in here."""
+
+    def closed(headline: str, what_to_do: str) -> Response:
+        shown = closed_page(
+            federation=hub.settings.name, headline=headline, what_to_do=what_to_do, release=paroma.__version__
+        )
+        return page(shown, 403)
+
+    def enrolled(tx: Connection, person: Person) -> None:
+        hub.log.write(tx, "person-enrolled", person=person.person, role=person.role, key=person.key.thumbprint)
+
+    return SignIn(
+        store=hub.store,
+        origin=hub.settings.url,
+        place=hub.settings.name,
+        clock=hub.ports.clock,
+        randomness=hub.ports.randomness,
+        nonces=hub.nonces,
+        issuer=hub.issuer,
+        verifier=hub.verifier,
+        find=hub.find,
+        closed=closed,
+        home=lambda _session: "/",
+        enrolled=enrolled,
+    )
+
+
+def make_app(hub: Hub) -> ASGIApp:
+    """The program. Its lifespan starts and stops the hub's jobs."""
+    sign_in = sign_in_of(hub)
+    people = PeopleRoutes(hub, sign_in)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await hub.start()
+        yield
+        await hub.stop()
+
+    app = Starlette(
+        routes=[
+            *LineRoutes(hub, sign_in).routes(),
+            *sign_in.routes(),
+            *people.routes(),
+            *PageRoutes(hub, sign_in, people).routes(),
+            Route("/static/{name}", static, methods=["GET"]),
+        ],
+        exception_handlers=dict(HANDLERS),
+        lifespan=lifespan,
+    )
+    return Guarded(app)

@@ -1,0 +1,118 @@
+"""What an operator does at the hub's machine: make it, run it, invite. Each works on the hub's folder; the hub may be running."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection
+
+from paroma.hub import tls
+from paroma.hub.app import make_app
+from paroma.hub.parts import Hub, Ports, open_hub
+from paroma.hub.settings import FILE, HubSettings, to_toml
+from paroma.kernel import settings as kernel_settings
+from paroma.kernel.blocking import Threads
+from paroma.kernel.clock import SystemClock
+from paroma.kernel.disk import SystemDisk
+from paroma.kernel.errors import BadInput, Refused
+from paroma.kernel.randomness import OsRandomness
+from paroma.kernel.wire.network import origin
+from paroma.kernel.wire.serve import Listening, serve
+from paroma.trust.federation import invitations, pinning
+from paroma.trust.identity import people
+from paroma.trust.identity.login_line import LoginLine
+from paroma.trust.identity.tokens import ROLES
+
+
+def init(folder: Path, name: str, *, host: str = "127.0.0.1", port: int = 8443, url: str | None = None) -> HubSettings:
+    """Make a hub's folder: settings, keys, certificates, an empty database. Safe to repeat with the same name and address."""
+    made = HubSettings(folder=folder, name=name, host=host, port=port, url=origin(url or f"https://{host}:{port}"))
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = folder / FILE
+    if file.exists():
+        there = load(folder)
+        if (there.name, there.url) != (made.name, made.url):
+            raise Refused(f"`{folder}` holds another hub, `{there.name}`", do="name another folder, or use it as it is")
+        return there
+    SystemDisk().replace(file, to_toml(made).encode(), mode=0o600)
+    opened(made).store.close()
+    return made
+
+
+def load(folder: Path) -> HubSettings:
+    """The settings in a hub's folder and in the environment. Raises SettingInvalid."""
+    environ = {name: value for name, value in os.environ.items() if name.startswith("PAROMA_HUB_")}
+    return kernel_settings.load(HubSettings, folder / FILE, environ, prefix="PAROMA_HUB_")
+
+
+def opened(settings: HubSettings) -> Hub:
+    """The hub over the machine's clock, disk and randomness, its database brought up to date."""
+    ports = Ports(clock=SystemClock(), randomness=OsRandomness(), disk=SystemDisk(), blocking=Threads(4, "hub"))
+    return open_hub(settings, ports, authority=_files(settings).ca.read_bytes())
+
+
+def run(folder: Path, ready: Callable[[HubSettings], None] = lambda _settings: None) -> None:
+    """Serve until SIGINT or SIGTERM; the parked sites are answered first."""
+    settings = load(folder)
+    hub, files = opened(settings), _files(settings)
+    where = Listening(host=settings.host, port=settings.port, certificate=files.certificate, key=files.key)
+
+    async def stop() -> None:
+        hub.parked.stop()
+
+    asyncio.run(serve(make_app(hub), where, on_stop=stop, ready=lambda: ready(settings)))
+    hub.store.close()
+
+
+def invite(folder: Path, owner: str | None = None) -> str:
+    """One line that lets one site join. owner: whom it must belong to, if that is known."""
+    settings = load(folder)
+    hub = opened(settings)
+
+    def mint(tx: Connection) -> str:
+        hub.log.write(tx, "invitation-made", owner=owner or "")
+        made = invitations.mint(
+            tx,
+            url=settings.url,
+            fingerprint=pinning.fingerprint(hub.authority),
+            log_vkey=hub.signer.vkey,
+            now=hub.ports.clock.now(),
+            randomness=hub.ports.randomness,
+            owner=owner,
+        )
+        return str(made)
+
+    line = hub.store.write_now(mint)
+    hub.store.close()
+    return line
+
+
+def enrol_link(folder: Path, name: str, role: str) -> str:
+    """One line that enrols one person in `role`. Raises BadInput."""
+    allowed = sorted(ROLES - {"site", "officer"})
+    if role not in allowed:
+        raise BadInput(f"`{role}` is no role at a hub", do=f"name one of {', '.join(allowed)}")
+    settings = load(folder)
+    hub = opened(settings)
+    code = hub.store.write_now(
+        lambda tx: people.invite(
+            tx,
+            name=name,
+            role=role,  # type: ignore[arg-type]  # one of ROLES, as was just checked
+            site=None,
+            now=hub.ports.clock.now(),
+            randomness=hub.ports.randomness,
+        )
+    )
+    hub.store.close()
+    return str(LoginLine(url=settings.url, fingerprint=pinning.fingerprint(hub.authority), code=code))
+
+
+def _files(settings: HubSettings) -> tls.TlsFiles:
+    if settings.certificate and settings.key and settings.authority:
+        return tls.TlsFiles(ca=settings.authority, certificate=settings.certificate, key=settings.key)
+    host = urlsplit(settings.url).hostname or settings.host
+    names = tuple(dict.fromkeys((host, "localhost", "127.0.0.1")))
+    return tls.own_files(settings.folder / "tls", names=names, clock=SystemClock(), disk=SystemDisk())

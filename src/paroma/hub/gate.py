@@ -1,0 +1,50 @@
+"""Every request of a person or site is decided here by policy on fresh facts, and a refusal is logged."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from paroma.trust.audit.journal import Journal
+from paroma.kernel.store.database import Store
+from paroma.trust.identity.people import Person
+from paroma.trust.policy.decide import Ask, Decision, Policies, decide
+from paroma.trust.policy.facts import Entity, Facts
+
+FEDERATION = Entity("Federation", "federation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """Decides and logs."""
+
+    policies: Policies
+    log: Journal
+    store: Store
+
+    async def require(self, principal: Entity, facts: Facts, resource: Entity = FEDERATION) -> Decision:
+        """Decide; raise Refused unless allowed. A refusal stands in the federation log before it is told."""
+        decision = self.decide(principal, facts, resource)
+        if not decision.allowed:
+            await self.store.write(lambda tx: self._refused(tx, principal, facts, decision))
+        decision.require()
+        return decision
+
+    def decide(self, principal: Entity, facts: Facts, resource: Entity = FEDERATION) -> Decision:
+        """The decision alone."""
+        return decide(self.policies, Ask(action=facts.ACTION, principal=principal, resource=resource, facts=facts))
+
+    def _refused(self, tx: Connection, principal: Entity, facts: Facts, decision: Decision) -> None:
+        why = decision.reasons[0]
+        self.log.write(
+            tx, "refused", action=facts.ACTION, principal=principal.id, policy=why.policy, policies=decision.policies
+        )
+
+
+def as_entity(person: Person) -> Entity:
+    """The person as policy names them."""
+    return Entity("Person", person.person)
+
+
+def as_person(person: Person) -> dict[str, object]:
+    """The facts about a person that every action of theirs asks for; the proof was checked before they got here."""
+    return {"proven": True, "enrolled": person.revoked is None, "roles": frozenset({person.role})}

@@ -1,0 +1,129 @@
+"""What is read about runs and the log, for routes and pages. Nothing here writes."""
+
+from collections.abc import Collection
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, select
+
+from paroma.data.catalogue.data_set import DataSet, columns
+from paroma.hub import proposals
+from paroma.hub.runs import RunUnknown, result_of
+from paroma.hub.tables import RUNS
+from paroma.kernel.ids import RunId, SiteId, StudyId
+from paroma.learn.algorithms import plan as algorithms
+from paroma.learn.algorithms.query import Evaluate, Feature, Logistic, Query, Statistics, Step
+from paroma.learn.dp import accountants
+from paroma.learn.runs import hub as machine
+from paroma.learn.runs.report import Happened, Progress, Proof, RunReport, SiteSeen, Status
+from paroma.trust.audit import checkpoint as checkpoints, cosigning, log as logs
+from paroma.trust.audit.notes import Note
+from paroma.trust.audit.tiles import CHECKPOINT
+from paroma.trust.federation import members
+from paroma.trust.permit.permit import SignedPermit
+
+
+def before_run(tx: Connection, permit: str) -> tuple[SignedPermit, str, DataSet, int]:
+    """The permit, its state, its data set, and how many of its participants are online."""
+    signed = proposals.signed(tx, permit)
+    status = {m.site: m.status for m in members.members(tx)}
+    online = sum(status.get(p.site) == "online" for p in signed.permit.participants)
+    return signed, proposals.state(tx, permit), proposals.data_set(tx, signed.permit.data_set), online
+
+
+def owner(tx: Connection, run: str) -> tuple[str, StudyId]:
+    """Who opened the run, and the study it belongs to. Raises RunUnknown."""
+    row = _row(tx, run)
+    return str(row["applicant"]), proposals.signed(tx, row["permit"]).permit.study
+
+
+def runs(tx: Connection) -> list[tuple[RunId, str]]:
+    """Every run with whoever opened it, newest first."""
+    rows = tx.execute(select(RUNS.c.run, RUNS.c.applicant).order_by(RUNS.c.opened.desc(), RUNS.c.run))
+    return [(RunId(row.run), row.applicant) for row in rows]
+
+
+def report(tx: Connection, run: RunId, connected: Collection[SiteId]) -> RunReport:
+    """What a scientist sees of a run. Raises RunUnknown."""
+    row = _row(tx, run)
+    permit = proposals.signed(tx, row["permit"]).permit
+    query = msgspec.msgpack.decode(row["query"], type=Query)
+    state = machine.unpack(row["machine"])
+    progress = tuple(msgspec.msgpack.decode(row["progress"], type=list[Progress]))
+    story = tuple(msgspec.msgpack.decode(row["story"], type=list[Happened]))
+    titles = {m.site: m.title for m in members.members(tx)}
+    features = msgspec.convert(columns(proposals.data_set(tx, permit.data_set)), tuple[Feature, ...])
+    plan = algorithms.plan(query, features, permit)
+    step = msgspec.msgpack.decode(row["steps"], type=Step) if row["steps"] else algorithms.first(plan)
+    privacy = permit.privacy
+    status: Status = row["status"]
+    return RunReport(
+        run=run,
+        permit=permit.id,
+        study=permit.study,
+        title=permit.title,
+        algorithm=str(type(query).__struct_config__.tag),
+        query=described(query),
+        status=status,
+        reason=row["reason"],
+        opened=row["opened"],
+        ended=row["ended"],
+        revision=row["revision"],
+        step=state.step,
+        steps=query.steps if isinstance(query, Logistic) else 1,
+        measure=_measure(query, private=privacy is not None),
+        progress=progress,
+        result=result_of(row),
+        numbers=sum(field.length for field in algorithms.layout(plan, step).fields),
+        private=privacy is not None,
+        epsilon=None if privacy is None else (accountants.spent(privacy, len(progress)) if progress else 0.0),
+        delta=None if privacy is None else privacy.delta,
+        most_epsilon=None if privacy is None else privacy.epsilon,
+        least_owners=permit.least_owners,
+        sites=tuple(SiteSeen(title=titles[p.site], online=p.site in connected) for p in permit.participants),
+        story=story,
+        proof=_proof(tx, story),
+    )
+
+
+def described(query: Query) -> str:
+    """The query as a scientist would write it."""
+    match query:
+        case Statistics():
+            return ", ".join(query.features)
+        case Logistic():
+            ridge = f", ridge {query.ridge:g}" if query.ridge else ""
+            return f"{query.outcome.feature} ~ {' + '.join(query.features)}{ridge}"
+        case Evaluate():
+            return f"{query.outcome.feature} ~ {' + '.join(query.features)}, judged"
+
+
+def log_file(tx: Connection, path: str) -> bytes:
+    """A file of the federation log. `checkpoint` is the largest one that a quorum has cosigned, else the head alone."""
+    if path != CHECKPOINT:
+        return logs.serve(tx, logs.FEDERATION, path)
+    note = cosigning.cosigned_note(tx, logs.FEDERATION, 1)
+    return (note or logs.checkpoint(tx, logs.FEDERATION).note).encode()
+
+
+def _measure(query: Query, *, private: bool) -> str:
+    if not isinstance(query, Logistic):
+        return ""
+    return "length of the noisy mean gradient" if private else "mean log loss"
+
+
+def _proof(tx: Connection, story: tuple[Happened, ...]) -> Proof | None:
+    if not story:
+        return None
+    last = story[-1].entry
+    note = cosigning.cosigned_note(tx, logs.FEDERATION, 1)
+    cosigned = None
+    if note is not None and checkpoints.peek(note)[1] > last:
+        cosigned = len(Note.parse(note).signatures) - 1  # beside the log's own
+    return Proof(first=story[0].entry, last=last, cosigned=cosigned)
+
+
+def _row(tx: Connection, run: str) -> RowMapping:
+    row = tx.execute(select(RUNS).where(RUNS.c.run == run)).mappings().one_or_none()
+    if row is None:
+        raise RunUnknown(run)
+    return row

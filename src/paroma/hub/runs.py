@@ -1,0 +1,496 @@
+"""Drives runs: what comes in moves the pure machine, its effects become mail, log entries and work, all in one transaction.
+
+Start at `Runs`. Its methods that take `tx` change nothing but the database, and return the sites that have mail; whoever
+committed rings them. Adding up is work outside of any transaction: `AddUp` is written down first and done again after a
+restart. The algorithm's own state is one step, recomputed by every site from the sums.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+
+from paroma.data.catalogue.data_set import DataSet, columns
+from paroma.hub import proposals
+from paroma.trust.audit.journal import Journal
+from paroma.hub.tables import ATTEMPTS, HELD, RUNS, UPLOADS
+from paroma.kernel import ids
+from paroma.kernel.blocking import Blocking
+from paroma.kernel.clock import Clock
+from paroma.kernel.errors import BadInput, ParomaError, Refused
+from paroma.kernel.ids import PersonId, RunId, SiteId, printable
+from paroma.kernel.randomness import Randomness
+from paroma.kernel.store.database import Store, upsert
+from paroma.kernel.wire import framing
+from paroma.learn.algorithms import plan as algorithms
+from paroma.learn.algorithms.logistic import GRADIENT, LIKELIHOOD
+from paroma.learn.algorithms.plan import Plan
+from paroma.learn.algorithms.query import Feature, Logistic, Query, Result, Step
+from paroma.learn.disclosure.door import PUBLIC
+from paroma.learn.runs import hub as machine, messages
+from paroma.learn.runs.crypto import Combining
+from paroma.learn.runs.messages import FromSite, Participant, Proposal, Uploaded
+from paroma.learn.runs.report import Happened, Progress
+from paroma.learn.secagg import unmask
+from paroma.trust.audit import cosignatures, covered, log as logs
+from paroma.trust.channel import mailbox, uploads
+from paroma.trust.channel.uploads import Uploads
+from paroma.trust.federation import members
+from paroma.trust.permit.permit import Permit, SignedPermit, digest
+
+MOST_QUERY = 64 << 10  # bytes
+STORY = 200  # lines kept for the page; the log keeps all
+
+
+class Nudge(msgspec.Struct, frozen=True, kw_only=True, tag="nudge", forbid_unknown_fields=True):
+    """Hub to site: look at the heads of this very reply; a proposal waits for cosignatures."""
+
+
+class RunUnknown(Refused):
+    """There is no such run, or it is not this person's to see."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"there is no run `{printable(run)}`", do="list the runs with `paroma run list`")
+
+
+class RunOver(Refused):
+    """The run has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A run that somebody wants to open."""
+
+    signed: SignedPermit
+    query: Query
+    data_set: DataSet
+    by: PersonId
+
+
+class Runs:
+    """All runs of this hub. One instance a process; the database is the only memory that counts."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        log: Journal,
+        uploads: Uploads,
+        blocking: Blocking,
+        clock: Clock,
+        randomness: Randomness,
+        patience: float,
+        wake: Callable[[SiteId], None],
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._uploads = uploads
+        self._blocking = blocking
+        self._clock = clock
+        self._randomness = randomness
+        self._pace = machine.Pace(
+            set_up=max(30.0, patience), upload=max(60.0, patience), vote=patience, answer=patience
+        )
+        self._wake = wake
+        self._adding: dict[str, asyncio.Task[None]] = {}
+        self.changed = asyncio.Event()  # set at every change of a run; readers replace it
+
+    # -- opening
+
+    def open(self, tx: Connection, asked: Asked) -> tuple[RunId, set[SiteId]]:
+        """Invite the participants of the permit. Raises Refused, BadInput."""
+        permit = asked.signed.permit
+        made = _plan(asked.query, asked.data_set, permit)
+        run = RunId(ids.fresh("run", self._randomness))
+        crypto = self._crypto(tx)
+        participants = tuple(
+            sorted(
+                (
+                    Participant(site=p.site, owner=p.owner, key=members.member(tx, p.site).key.thumbprint)
+                    for p in permit.participants
+                ),
+                key=lambda p: p.site,
+            )
+        )
+        plan = machine.Plan(
+            permit=digest(permit),
+            m=permit.least_owners,
+            c=permit.colluders,
+            attempts=permit.attempts,
+            questions=permit.questions,
+            participants=participants,
+            pace=self._pace,
+        )
+        query = msgspec.msgpack.encode(asked.query)
+        state, effects = machine.begin(run, plan, msgspec.msgpack.encode(asked.signed), query, crypto)
+        now = self._clock.now()
+        number = self._log.write(
+            tx, "run-opened", run=run, permit=digest(permit), study=permit.study, algorithm=_name(made.query)
+        )
+        story = [Happened(what=f"Run opened under permit {permit.id}.", at=now, entry=number)]
+        tx.execute(
+            insert(RUNS).values(
+                run=run,
+                permit=permit.id,
+                applicant=asked.by,
+                query=query,
+                status="waiting",
+                reason="",
+                opened=now,
+                ended=None,
+                revision=1,
+                machine=machine.pack(state),
+                steps=b"",
+                progress=msgspec.msgpack.encode(()),
+                story=msgspec.msgpack.encode(story),
+                result=None,
+                pending=None,
+            )
+        )
+        return run, self._mail(tx, run, state.revision, effects)
+
+    # -- what comes in
+
+    def hear(self, tx: Connection, site: SiteId, message: FromSite) -> set[SiteId]:
+        """A site's message, in the transaction that counts it. Raises Refused, BadInput where it belongs to no run."""
+        run = self._run_of(tx, message)
+        row = self._row(tx, run)
+        if isinstance(message, Uploaded):
+            self._keep(tx, site, message)
+        return self._move(tx, row, [machine.Received(sender=site, message=message)])
+
+    def tick(self, tx: Connection) -> set[SiteId]:
+        """Time passes for every run that goes on."""
+        rung: set[SiteId] = set()
+        for row in _open_runs(tx):
+            state = machine.unpack(row["machine"])
+            if state.deadline is not None and self._clock.now() >= state.deadline:
+                rung |= self._move(tx, row, [machine.Tick()])
+        return rung
+
+    def away(self, tx: Connection, site: SiteId) -> set[SiteId]:
+        """A site was shut off: nobody waits for it."""
+        rung: set[SiteId] = set()
+        for row in _open_runs(tx):
+            rung |= self._move(tx, row, [machine.Away(site=site)])
+        return rung
+
+    def stop(self, tx: Connection, run: str, reason: str) -> set[SiteId]:
+        """End a run before its time. Raises RunUnknown, RunOver."""
+        row = self._row(tx, run)
+        if row["ended"] is not None:
+            raise RunOver(f"run `{run}` has ended already", do="open another one")
+        return self._move(tx, row, [machine.Finish(finished=False, reason=reason)], status="stopped")
+
+    def release(self, tx: Connection) -> tuple[SiteId, ...]:
+        """Send the proposals that a cosigned checkpoint covers by now."""
+        rung = set()
+        rows = tx.execute(select(HELD.c.entry, HELD.c.site, HELD.c.revision, HELD.c.proposal)).all()
+        for row in rows:
+            number, k = self._place(tx, row.entry)
+            text = covered.cover(tx, logs.FEDERATION, number, k)
+            if text is None:
+                continue
+            proposal = msgspec.structs.replace(framing.unpack(bytes(row.proposal), Proposal, 1 << 20), checkpoint=text)
+            name = f"proposal/{row.entry}/{row.revision}"
+            mailbox.post(tx, SiteId(row.site), name, framing.pack(proposal), now=self._clock.now())
+            rung.add(SiteId(row.site))
+            mine = (HELD.c.entry == row.entry, HELD.c.site == row.site, HELD.c.revision == row.revision)
+            tx.execute(delete(HELD).where(*mine))
+        return tuple(rung)
+
+    # -- work outside of transactions
+
+    async def work(self) -> None:
+        """Do what is written down and not done: to be called after every commit, and once at the start."""
+        rows = await self._store.read(
+            lambda tx: tx.execute(select(RUNS.c.run, RUNS.c.pending).where(RUNS.c.pending.is_not(None))).all()
+        )
+        for row in rows:
+            if row.run not in self._adding:
+                task = asyncio.get_running_loop().create_task(self._add_up(RunId(row.run), bytes(row.pending)))
+                self._adding[row.run] = task
+                task.add_done_callback(lambda _, run=row.run: self._adding.pop(run, None))  # type: ignore[misc]
+
+    async def close(self) -> None:
+        """Wait for nothing: what is under way is done again after the next start."""
+        tasks = list(self._adding.values())
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _add_up(self, run: RunId, pending: bytes) -> None:
+        work = msgspec.msgpack.decode(pending, type=machine.AddUp)
+        row = await self._store.read(lambda tx: self._row(tx, run))
+        layout = algorithms.layout(await self._store.read(lambda tx: self._plan_of(tx, row)), _step(row))
+        masked: list[bytes] = []
+        for member, whole in zip(work.members, work.masked, strict=True):
+            masked.append(await self._bytes_of(work.entry, member.site, whole, layout.size))
+        seeds = {one.site: one.seed for one in work.self_seeds}
+        pairs = {(k, j): seed for k, j, seed in work.pair_seeds}
+        total = await self._blocking.run(lambda: unmask.total(layout, masked, seeds, pairs))
+        rung = await self._store.write(lambda tx: self._summed(tx, run, work, total))
+        for site in rung:
+            self._wake(site)
+        for member, whole in zip(work.members, work.masked, strict=True):
+            if layout.size > uploads.MOST_INLINE:
+                await self._uploads.remove(member.site, bytes.fromhex(whole))
+        self._tell()
+
+    async def _bytes_of(self, entry: str, site: SiteId, whole: str, size: int) -> bytes:
+        """The masked bytes of one upload, from the database or from the spool."""
+        kept = await self._store.read(lambda tx: _upload(tx, entry, site))
+        if kept is not None:
+            return kept
+        where = await self._uploads.open(site, uploads.Uploaded(whole=bytes.fromhex(whole), total=size))
+        return where if isinstance(where, bytes) else await self._blocking.run(where.read_bytes)
+
+    def _summed(self, tx: Connection, run: RunId, work: machine.AddUp, total: bytes) -> set[SiteId]:
+        row = self._row(tx, run)
+        if row["pending"] is None:
+            return set()
+        tx.execute(update(RUNS).where(RUNS.c.run == run).values(pending=None))
+        tx.execute(delete(UPLOADS).where(UPLOADS.c.entry == work.entry))
+        return self._move(tx, self._row(tx, run), [machine.Summed(entry=work.entry, total=total)])
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    # -- the machine and its effects
+
+    def _move(
+        self, tx: Connection, row: RowMapping, events: Iterable[machine.Event], *, status: str | None = None
+    ) -> set[SiteId]:
+        """Feed events to the machine of a run, keep what it remembers, and do what its effects say within this transaction."""
+        state = machine.unpack(row["machine"])
+        now = _Moving(row, status)
+        crypto = self._crypto(tx)
+        rung: set[SiteId] = set()
+        todo = deque(events)
+        while todo:
+            before = state.revision
+            state, effects = machine.step(state, todo.popleft(), crypto)
+            if effects or state.revision != before:
+                now.touched = True
+            rung |= self._mail(tx, RunId(row["run"]), state.revision, effects)
+            for effect in effects:
+                todo.extend(self._do(tx, now, effect, state))
+        if now.touched:
+            tx.execute(update(RUNS).where(RUNS.c.run == row["run"]).values(machine=machine.pack(state), **now.values()))
+        return rung
+
+    def _do(
+        self, tx: Connection, now: "_Moving", effect: machine.Effect, state: machine.HubState
+    ) -> tuple[machine.Event, ...]:
+        """One effect but mail; the events that follow from it."""
+        run, at = now.run, self._clock.now()
+        match effect:
+            case machine.Log(entry=entry, data=data):
+                number = self._log.write_sealed(tx, data)
+                tx.execute(insert(ATTEMPTS).values(entry=entry, run=run, number=number))
+                return (machine.Logged(entry=entry, checkpoint=""),)
+            case machine.Able(participants=able):
+                now.status = "running"
+                number = self._log.write(
+                    tx, "run-set-up", run=run, sites=[p.site for p in able], transcript=state.transcript
+                )
+                now.tell(
+                    Happened(
+                        what="Every hospital checked the permit on its own, and agreed on secrets.", at=at, entry=number
+                    )
+                )
+                plan = self._plan_of(tx, now.row)
+                return (self._ask(now, plan, algorithms.first(plan)),)
+            case machine.AddUp():
+                now.pending = msgspec.msgpack.encode(effect)
+            case machine.Answered(step=step, entry=entry, members=inside, total=total):
+                number = self._log.write(
+                    tx,
+                    "question-answered",
+                    run=run,
+                    step=step,
+                    entry=entry,
+                    members=[{"site": m.site, "upload": m.upload} for m in inside],
+                    total=messages.sha256(total),
+                )
+                now.tell(Happened(what=f"Round {step}: voted by all who sent, then added up.", at=at, entry=number))
+                return self._next(tx, now, step, total, at)
+            case machine.Failed(why=why):
+                now.end("failed" if now.status not in {"stopped"} else "stopped", why, at)
+                number = self._log.write(tx, "run-ended", run=run, finished=False, reason=why)
+                now.tell(Happened(what=f"The run ended: {why}.", at=at, entry=number))
+            case machine.Suspected(sites=sites, why=why):
+                self._log.write(tx, "suspected", run=run, sites=list(sites), why=why)
+            case _:
+                pass
+        return ()
+
+    def _ask(self, now: "_Moving", plan: Plan, step: Step) -> machine.Ask:
+        now.step = msgspec.msgpack.encode(step)
+        return machine.Ask(request=now.step, size=algorithms.layout(plan, step).size)
+
+    def _next(self, tx: Connection, now: "_Moving", number: int, total: bytes, at: float) -> tuple[machine.Event, ...]:
+        """What the algorithm makes of a sum: another question, a result, or a reason to end."""
+        plan, step = self._plan_of(tx, now.row), msgspec.msgpack.decode(now.step, type=Step)
+        now.progress.append(Progress(step=number, at=at, value=measured(plan, step, total)))
+        try:
+            outcome = algorithms.advance(plan, step, total)
+        except ParomaError as problem:
+            return (machine.Finish(finished=False, reason=str(problem)),)
+        if not algorithms.finished(outcome):
+            return (self._ask(now, plan, outcome),)  # type: ignore[arg-type]  # not finished, so a step
+        now.result = msgspec.msgpack.encode(outcome)
+        now.end("finished", "", at)
+        entry = self._log.write(
+            tx, "run-ended", run=now.run, finished=True, reason="", result=messages.sha256(now.result)
+        )
+        now.tell(Happened(what="The result is there.", at=at, entry=entry))
+        return (machine.Finish(finished=True, reason="every question is answered"),)
+
+    def _mail(self, tx: Connection, run: RunId, revision: int, effects: Iterable[machine.Effect]) -> set[SiteId]:
+        """Put the machine's messages into the mailboxes; a proposal only under a checkpoint that covers its attempt."""
+        rung: set[SiteId] = set()
+        for place, effect in enumerate(effects):
+            if not isinstance(effect, machine.Send):
+                continue
+            message, rung = effect.message, rung | {effect.to}
+            if isinstance(message, Proposal):
+                number, k = self._place(tx, message.entry)
+                text = covered.cover(tx, logs.FEDERATION, number, k)
+                if text is None:
+                    held = {"entry": message.entry, "site": effect.to, "revision": revision}
+                    tx.execute(upsert(tx, HELD).values(**held, proposal=framing.pack(message)).on_conflict_do_nothing())
+                    mailbox.post(
+                        tx, effect.to, f"nudge/{message.entry}/{revision}", framing.pack(Nudge()), now=self._clock.now()
+                    )
+                    continue
+                message = msgspec.structs.replace(message, checkpoint=text)
+            mailbox.post(tx, effect.to, f"{run}/{revision}/{place}", framing.pack(message), now=self._clock.now())
+        return rung
+
+    # -- reading
+
+    def _crypto(self, tx: Connection) -> Combining:
+        keys = {m.site: m.key for m in members.members(tx)}
+        return Combining(keys=keys, clock=self._clock.now, cosigned=str)
+
+    def _row(self, tx: Connection, run: str) -> RowMapping:
+        row = tx.execute(select(RUNS).where(RUNS.c.run == run)).mappings().one_or_none()
+        if row is None:
+            raise RunUnknown(run)
+        return row
+
+    def _run_of(self, tx: Connection, message: FromSite) -> str:
+        named = getattr(message, "run", None)
+        if isinstance(named, str):
+            return named
+        entry = message.core.entry if isinstance(message, Uploaded) else message.entry  # type: ignore[union-attr]  # no run, so an entry
+        found = tx.execute(select(ATTEMPTS.c.run).where(ATTEMPTS.c.entry == entry)).scalar_one_or_none()
+        if found is None:
+            raise BadInput(
+                "a message belongs to no attempt of this hub", do="send what belongs to an attempt that is open"
+            )
+        return str(found)
+
+    def _place(self, tx: Connection, entry: str) -> tuple[int, int]:
+        """Where an attempt's opening entry stands, and how many of its participants make a quorum."""
+        row = tx.execute(select(ATTEMPTS).where(ATTEMPTS.c.entry == entry)).mappings().one()
+        plan = machine.unpack(self._row(tx, row["run"])["machine"]).plan
+        return int(row["number"]), cosignatures.quorum(len(plan.participants), plan.c)
+
+    def _plan_of(self, tx: Connection, row: RowMapping) -> Plan:
+        permit = proposals.signed(tx, row["permit"]).permit
+        return _plan(msgspec.msgpack.decode(row["query"], type=Query), proposals.data_set(tx, permit.data_set), permit)
+
+    def _keep(self, tx: Connection, site: SiteId, message: Uploaded) -> None:
+        """The masked bytes, in the transaction in which the machine takes the upload in."""
+        if message.masked is None:
+            return
+        row = {"entry": message.core.entry, "site": site, "masked": message.masked}
+        tx.execute(upsert(tx, UPLOADS).values(row).on_conflict_do_nothing())
+
+
+class _Moving:
+    """What changes of a run within one transaction."""
+
+    def __init__(self, row: RowMapping, status: str | None) -> None:
+        self.row = row
+        self.run: str = row["run"]
+        self.touched = False
+        self.status: str = status or row["status"]
+        self.reason: str = row["reason"]
+        self.ended: float | None = row["ended"]
+        self.step: bytes = row["steps"]
+        self.progress: list[Progress] = msgspec.msgpack.decode(row["progress"], type=list[Progress])
+        self.story: list[Happened] = msgspec.msgpack.decode(row["story"], type=list[Happened])
+        self.result: bytes | None = row["result"]
+        self.pending: bytes | None = row["pending"]
+
+    def tell(self, what: Happened) -> None:
+        self.story = [*self.story[-STORY:], what]
+
+    def end(self, status: str, reason: str, at: float) -> None:
+        self.status, self.reason, self.ended = status, reason, at
+
+    def values(self) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "ended": self.ended,
+            "revision": RUNS.c.revision + 1,
+            "steps": self.step,
+            "progress": msgspec.msgpack.encode(self.progress),
+            "story": msgspec.msgpack.encode(self.story),
+            "result": self.result,
+            "pending": self.pending,
+        }
+
+
+def measured(plan: Plan, step: Step, total: bytes) -> float | None:
+    """What a sum says of how far the fit is: mean log loss, or the length of the noisy mean gradient; None for one question."""
+    if not isinstance(plan.query, Logistic):
+        return None
+    numbers = algorithms.layout(plan, step).decode(total)
+    patients = max(float(numbers[PUBLIC][0]), 1.0)
+    if LIKELIHOOD in numbers:
+        return -float(numbers[LIKELIHOOD][0]) / patients
+    return float(np.linalg.norm(numbers[GRADIENT])) / patients
+
+
+def _plan(query: Query, data_set: DataSet, permit: Permit) -> Plan:
+    features = msgspec.convert(columns(data_set), tuple[Feature, ...])
+    return algorithms.plan(query, features, permit)
+
+
+def _name(query: Query) -> str:
+    return str(type(query).__struct_config__.tag)
+
+
+def _step(row: RowMapping) -> Step:
+    step: Step = msgspec.msgpack.decode(row["steps"], type=Step)
+    return step
+
+
+def result_of(row: RowMapping) -> Result | None:
+    """The result of a run, if there is one."""
+    return None if row["result"] is None else msgspec.msgpack.decode(row["result"], type=Result)
+
+
+def _open_runs(tx: Connection) -> list[RowMapping]:
+    return list(tx.execute(select(RUNS).where(RUNS.c.ended.is_(None)).order_by(RUNS.c.run)).mappings())
+
+
+def _upload(tx: Connection, entry: str, site: SiteId) -> bytes | None:
+    found = tx.execute(
+        select(UPLOADS.c.masked).where(UPLOADS.c.entry == entry, UPLOADS.c.site == site)
+    ).scalar_one_or_none()
+    return None if found is None else bytes(found)

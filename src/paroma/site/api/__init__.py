@@ -1,0 +1,1 @@
+"""The site's routes: parse, decide, call one function, render."""

@@ -1,0 +1,182 @@
+"""Routes of the site's people: officer and desk. Every one is decided by the site's own gate."""
+
+from typing import TypeVar
+
+import msgspec
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from paroma.data.consent import state as consent
+from paroma.data.consent.statement import EVERYTHING
+from paroma.kernel.errors import Refused
+from paroma.kernel.ids import PatientId, PermitId
+from paroma.site import facts as gathered, permits, reports
+from paroma.site.parts import Site
+from paroma.trust.audit import witness
+from paroma.trust.identity import people
+from paroma.trust.identity.people import Person
+from paroma.trust.permit import permit as permit_types
+from paroma.trust.permit.permit import Signature
+from paroma.trust.policy import facts
+from paroma.trust.policy.facts import Entity
+from paroma.web.kit.http import as_json, body_of, json_of
+from paroma.web.kit.sign_in import SignIn
+
+F = TypeVar("F", bound=facts.Person)
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of POST /api/requests/{permit}/refuse."""
+
+    reason: str
+
+
+class OfficerRoutes:
+    """The routes of officer and desk."""
+
+    def __init__(self, site: Site, sign_in: SignIn) -> None:
+        self._site = site
+        self._sign_in = sign_in
+
+    def routes(self) -> list[Route]:
+        """The routes."""
+        return [
+            Route("/api/site", self.status, methods=["GET"]),
+            Route("/api/requests", self.requests, methods=["GET"]),
+            Route("/api/requests/{permit}/sign", self.sign, methods=["POST"]),
+            Route("/api/requests/{permit}/refuse", self.refuse, methods=["POST"]),
+            Route("/api/pause", self.pause, methods=["POST"]),
+            Route("/api/resume", self.resume, methods=["POST"]),
+            Route("/api/patients/{patient}/link", self.link, methods=["POST"]),
+            Route("/api/patients/{patient}/withdraw", self.withdraw, methods=["POST"]),
+        ]
+
+    async def status(self, request: Request) -> Response:
+        """How the site is: member, logs, walls, budget, runs. No patient."""
+        await self._allowed(request, facts.ReadSite)
+        return as_json(await reports.status(self._site))
+
+    async def requests(self, request: Request) -> Response:
+        """What was asked of this site, with how many patients may be used today."""
+        await self._allowed(request, facts.ReadSite)
+        site, now = self._site, self._site.ports.clock.now()
+
+        def look(tx: Connection) -> list[permits.Request]:
+            found = []
+            for row in permits.rows(tx):
+                permit = permits.signed_of(row).permit
+                usable = consent.verdicts(tx, gathered.use_of(permit), now)
+                found.append(
+                    permits.Request(
+                        permit=permit,
+                        asked_by=row["asked_by"],
+                        benefit=row["benefit"],
+                        state=row["state"],
+                        reasons=tuple(msgspec.json.decode(row["reasons"], type=list[str])),
+                        patients=sum(usable(patient).allowed for patient in site.vault.patients()),
+                    )
+                )
+            return found
+
+        return as_json(await site.store.read(look))
+
+    async def sign(self, request: Request) -> Response:
+        """The officer's signature under a permit."""
+        site, name = self._site, PermitId(request.path_params["permit"])
+        signature = await json_of(request, Signature, 4_096)
+        permit = await site.store.read(lambda tx: permits.permit_of(tx, name))
+        privacy = permit.privacy
+        person = await self._allowed(
+            request,
+            facts.SignPermit,
+            resource=Entity("Study", permit.study),
+            purpose=permit.purpose,
+            algorithms=frozenset(permit.algorithms),
+            private=privacy is not None,
+            epsilon_thousandths=0 if privacy is None else int(-(-1000 * privacy.epsilon // 1)),
+            least_patients=permit.least_patients,
+            attestation_asked=permit.attestation,
+            takes_part=site.membership.site in permit_types.sites(permit),
+        )
+        if signature.officer != person.person or signature.key != person.key.thumbprint:
+            raise Refused("the signature is not yours", do="sign with your own key")
+        now = site.ports.clock.now()
+        await site.store.write(lambda tx: permits.sign(tx, signature, name, site.membership.site, site.journal, now))
+        site.line.wake()
+        return Response(status_code=204)
+
+    async def refuse(self, request: Request) -> Response:
+        """The officer says no."""
+        site, name = self._site, PermitId(request.path_params["permit"])
+        said = await json_of(request, Reason, 4_096)
+        await self._allowed(request, facts.Pause)
+        now = site.ports.clock.now()
+        await site.store.write(
+            lambda tx: permits.refuse(tx, name, said.reason, site.membership.site, site.journal, now)
+        )
+        site.line.wake()
+        return Response(status_code=204)
+
+    async def pause(self, request: Request) -> Response:
+        """Pause every use."""
+        person = await self._allowed(request, facts.Pause)
+        await self._site.pause(paused=True, by=person.person)
+        return Response(status_code=204)
+
+    async def resume(self, request: Request) -> Response:
+        """Let uses go on."""
+        site = self._site
+        trouble = await site.store.read(lambda tx: witness.trouble(tx, site.federation.name))
+        person = await self._allowed(request, facts.Resume, log="inconsistent" if trouble else "consistent")
+        await site.pause(paused=False, by=person.person)
+        return Response(status_code=204)
+
+    async def link(self, request: Request) -> Response:
+        """A single-use link for a patient."""
+        patient = PatientId(request.path_params["patient"])
+        await self._allowed(request, facts.IssuePatientLink, resource=Entity("Patient", patient))
+        url = await self._site.store.write(lambda tx: patient_link(tx, self._site, patient))
+        return as_json({"url": url}, 201)
+
+    async def withdraw(self, request: Request) -> Response:
+        """The desk writes down a patient's no."""
+        patient = PatientId(request.path_params["patient"])
+        await body_of(request, 1_024)
+        person = await self._allowed(request, facts.Withdraw, resource=Entity("Patient", patient))
+        reports.require_patient(self._site, patient)
+        done = await self._site.withdraw(patient, EVERYTHING, by=person.person)
+        return as_json({"number": done.choice.number, "entry": done.entry, "seconds": done.seconds}, 201)
+
+    async def _allowed(
+        self, request: Request, kind: type[F], *, resource: Entity | None = None, **more: object
+    ) -> Person:
+        person = await self._sign_in.person(request)
+        asked = kind(proven=True, enrolled=person.revoked is None, roles=frozenset({person.role}), **more)
+        where = resource or Entity("Site", self._site.membership.site)
+        decision = self._site.gate.decide(Entity("Person", person.person), asked, where)
+        if not decision.allowed:
+            why = decision.reasons[0]
+            await self._site.store.write(
+                lambda tx: self._site.journal.write(
+                    tx, "refused", action=asked.ACTION, principal=person.person, policy=why.policy
+                )
+            )
+        decision.require()
+        return person
+
+
+def patient_link(tx: Connection, site: Site, patient: PatientId) -> str:
+    """The address that opens a patient's pages once, within 15 minutes, in one browser. Raises BadInput."""
+    name = reports.name_of(site, patient)
+    code = people.browser_link(
+        tx,
+        patient,
+        name=name,
+        role="patient",
+        site=site.membership.site,
+        now=site.ports.clock.now(),
+        randomness=site.ports.randomness,
+    )
+    return f"{site.settings.origin}/open/{code}"

@@ -1,0 +1,63 @@
+"""The site as an ASGI program: the patient's pages, the interface of officer and desk, sign-in. Nothing here is for the hub."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from paroma.site import reports
+from paroma.site.api.officer import OfficerRoutes
+from paroma.site.api.portal import PortalRoutes
+from paroma.site.parts import Site
+from paroma.trust.identity import people
+from paroma.web.kit.http import HANDLERS, Guarded, page, static
+from paroma.web.kit.sign_in import SignIn
+from paroma.web.portal.views import closed_page
+
+
+def sign_in_of(site: Site) -> SignIn:
+    """How patients, officers and the desk get in here."""
+
+    def closed(headline: str, what_to_do: str) -> Response:
+        return page(closed_page(reports.clinic(site), headline=headline, what_to_do=what_to_do), 403)
+
+    return SignIn(
+        store=site.store,
+        origin=site.settings.origin,
+        place=site.membership.title,
+        clock=site.ports.clock,
+        randomness=site.ports.randomness,
+        nonces=site.nonces,
+        issuer=site.issuer,
+        verifier=site.verifier,
+        find=people.find_client,
+        closed=closed,
+        home=lambda session: "/me" if session.role == "patient" else "/api/site",
+        enrolled=site.enrolled,
+    )
+
+
+def make_app(site: Site) -> ASGIApp:
+    """The program. Its lifespan starts and stops the site's jobs."""
+    sign_in = sign_in_of(site)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await site.start()
+        yield
+        await site.stop()
+
+    app = Starlette(
+        routes=[
+            *sign_in.routes(),
+            *OfficerRoutes(site, sign_in).routes(),
+            *PortalRoutes(site, sign_in).routes(),
+            Route("/static/{name}", static, methods=["GET"]),
+        ],
+        exception_handlers=dict(HANDLERS),
+        lifespan=lifespan,
+    )
+    return Guarded(app)

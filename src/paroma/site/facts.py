@@ -1,0 +1,133 @@
+"""Gathers the facts on which the site decides a use. Facts are read at the decision and kept nowhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, floor
+
+from sqlalchemy import Connection, select
+
+from paroma.data.consent.statement import Use
+from paroma.kernel.ids import SiteId
+from paroma.site.tables import FLAGS, PERMITS
+from paroma.trust.audit import cosignatures, witness
+from paroma.trust.audit.cosignatures import GRACE, QuorumMissing
+from paroma.trust.audit.notes import NoteInvalid, NoteKey
+from paroma.trust.channel.heads import cosigning_key
+from paroma.trust.federation import members
+from paroma.trust.permit import permit as permits
+from paroma.trust.permit.permit import Permit
+from paroma.trust.policy.facts import Answer, Consider, TakePart, Vote
+
+NEVER = 10**9  # s: how old a checkpoint is that no quorum has cosigned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What a contribution needs to be known beside the permit. Filled by the round, from vault, ledger and sandbox."""
+
+    algorithm: str
+    features: frozenset[str]
+    floor_reached: bool
+    steady: bool
+    budget_enough: bool
+    questions_left: int
+    attempts_left: int
+    walls_missing: frozenset[str]
+
+
+def use_of(permit: Permit) -> Use:
+    """The use that a permit stands for, as consent knows it."""
+    return Use(purpose=permit.purpose, study=permit.study)
+
+
+def quorum_of(permit: Permit) -> int:
+    """How many participants must have cosigned: k > (n + f) / 2."""
+    return cosignatures.quorum(len(permit.participants), permit.colluders)
+
+
+def witnesses_of(tx: Connection, permit: Permit) -> dict[str, NoteKey]:
+    """The participants' cosignature keys, as the federation log admits them."""
+    known = {m.site: m.log_vkey for m in members.members(tx)}
+    return {s: cosigning_key(NoteKey.parse(known[s])) for s in permits.sites(permit) if s in known}
+
+
+def consider(permit: Permit) -> Consider:
+    """Facts of an application."""
+    return Consider(**_asked(permit))  # type: ignore[arg-type]  # checked by the facts themselves
+
+
+def take_part(
+    tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: str, now: float, this: Round
+) -> TakePart:
+    """Facts of a contribution."""
+    asked = _asked(permit)
+    del asked["purpose"]
+    return TakePart(
+        **_under(tx, permit, me, cosigned, origin, now),  # type: ignore[arg-type]
+        **asked,  # type: ignore[arg-type]
+        algorithm=this.algorithm,
+        features=this.features,
+        permitted_features=frozenset(permit.features),
+        floor_reached=this.floor_reached,
+        steady=this.steady,
+        budget_enough=this.budget_enough,
+        questions_left=this.questions_left,
+        attempts_left=this.attempts_left,
+        walls_missing=this.walls_missing,
+    )
+
+
+def vote(tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: str, now: float) -> Vote:
+    """Facts of a vote."""
+    return Vote(**_under(tx, permit, me, cosigned, origin, now))  # type: ignore[arg-type]
+
+
+def answer(tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: str, now: float) -> Answer:
+    """Facts of an answer."""
+    return Answer(**_under(tx, permit, me, cosigned, origin, now))  # type: ignore[arg-type]
+
+
+def paused(tx: Connection) -> bool:
+    """Whether an officer paused all uses."""
+    return tx.execute(select(FLAGS.c.value).where(FLAGS.c.name == "paused")).scalar_one_or_none() == "yes"
+
+
+def _asked(permit: Permit) -> dict[str, object]:
+    privacy = permit.privacy
+    return {
+        "purpose": permit.purpose,
+        "algorithms": frozenset(permit.algorithms),
+        "private": privacy is not None,
+        "epsilon_thousandths": 0 if privacy is None else ceil(1000 * privacy.epsilon),
+        "least_patients": permit.least_patients,
+    }
+
+
+def _under(tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: str, now: float) -> Mapping[str, object]:
+    k, keys = quorum_of(permit), witnesses_of(tx, permit)
+    try:
+        count = len(cosignatures.cosigners(cosigned, keys)) if cosigned else 0
+        age = ceil(max(cosignatures.age(cosigned, keys, k, now), 0.0)) if cosigned else NEVER
+    except (QuorumMissing, NoteInvalid):
+        count, age = 0, NEVER
+    state = tx.execute(select(PERMITS.c.state).where(PERMITS.c.permit == permit.id)).scalar_one_or_none()
+    status = {m.site: m.status for m in members.members(tx)}.get(me, "left")
+    return {
+        "member": status,
+        "attestation": "none",
+        "attestation_asked": permit.attestation,
+        "log": "inconsistent" if witness.trouble(tx, origin) else "consistent",
+        "checkpoint_age": age,
+        "grace": int(GRACE),
+        "cosignatures": count,
+        "quorum": k,
+        "risk": 0,
+        "paused": paused(tx),
+        "permit_state": state or "unknown",
+        "permit_signed": state == "valid",
+        "takes_part": me in permits.sites(permit),
+        "purpose": permit.purpose,
+        "now": floor(now),
+        "starts": ceil(permit.starts),
+        "ends": floor(permit.ends),
+    }

@@ -1,0 +1,161 @@
+"""Reads the federation log and keeps what it says of members and officers, each byte held against the accepted checkpoint.
+
+From these entries the site knows whose keys count; no word of the hub replaces them. Now and then, and whenever the line was cut,
+the whole log is read again: one byte changed anywhere marks the log, and uses stop.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from sqlalchemy import Connection
+
+from paroma.kernel.blocking import Blocking
+from paroma.kernel.clock import Clock
+from paroma.kernel.errors import BadInput, Refused, Unavailable
+from paroma.kernel.ids import SiteId
+from paroma.kernel.store.database import Store
+from paroma.trust.audit import follow as following, witness
+from paroma.trust.audit.checkpoint import Checkpoint, LogInconsistent
+from paroma.trust.audit.entries import Entry, open_entry
+from paroma.trust.audit.merkle import EMPTY, Edge
+from paroma.trust.audit.notes import NoteKey
+from paroma.trust.audit.tiles import TileMissing, needed
+from paroma.trust.channel.caller import Caller, refused_by
+from paroma.trust.federation import members
+from paroma.trust.federation.members import Member
+from paroma.trust.identity import jose
+
+FETCH_SECONDS = 20.0
+
+
+class Follower:
+    """Keeps up with the federation log. `trouble` once it was found changed."""
+
+    def __init__(
+        self, store: Store, caller: Caller, key: NoteKey, *, blocking: Blocking, clock: Clock, recheck: float
+    ) -> None:
+        self._store = store
+        self._caller = caller
+        self._key = key
+        self._blocking = blocking
+        self._clock = clock
+        self._recheck = recheck
+        self._news = asyncio.Event()
+        self._whole = True  # at the start nothing is believed because it was believed before
+        self._busy = asyncio.Lock()
+
+    def news(self) -> None:
+        """The log has grown."""
+        self._news.set()
+
+    def doubt(self) -> None:
+        """The line was cut: read all of it again."""
+        self._whole = True
+        self._news.set()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        checked = self._clock.monotonic()
+        while True:
+            try:
+                await self.catch_up()
+            except (Unavailable, Refused, BadInput, TileMissing):
+                await self._clock.sleep(1.0)
+                continue
+            except LogInconsistent:
+                pass  # marked; a person has to look
+            if self._whole:
+                continue
+            left = self._recheck - (self._clock.monotonic() - checked)
+            if left <= 0:
+                checked, self._whole = self._clock.monotonic(), True
+                continue
+            self._news.clear()
+            waiting = asyncio.ensure_future(self._news.wait())
+            sleeping = asyncio.ensure_future(self._clock.sleep(left))
+            try:
+                await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+                sleeping.cancel()
+
+    async def catch_up(self) -> None:
+        """Read and prove what is new, or all of it after `doubt`. Raises LogInconsistent (marked), Unavailable, Refused."""
+        async with self._busy:
+            whole, self._whole = self._whole, False
+            accepted, since = await self._store.read(
+                lambda tx: (witness.seen(tx, self._key.name), following.followed(tx, self._key.name))
+            )
+            if accepted is None or (not whole and accepted.size <= since.size):
+                return
+            edge = EMPTY if whole else since
+            try:
+                files = await self._fetch(edge.size, accepted)
+                found = await self._blocking.run(lambda: _proved(files, accepted, edge))
+            except LogInconsistent as problem:
+                await self._store.write(
+                    lambda tx: witness.mark_broken(
+                        tx, self._key.name, problem.what, note=accepted.note, at=self._clock.now()
+                    )
+                )
+                raise
+            except BaseException:
+                self._whole = whole
+                raise
+            fresh = [entry for entry in found[1] if entry.number >= since.size]
+
+            def keep(tx: Connection) -> None:
+                take_in(tx, fresh)
+                if found[0].size > since.size:
+                    following.remember(tx, self._key.name, found[0])
+
+            await self._store.write(keep)
+
+    async def _fetch(self, old: int, accepted: Checkpoint) -> dict[str, bytes]:
+        files: dict[str, bytes] = {}
+        for where in needed(old, accepted.size):
+            reply = await self._caller.call("GET", f"/log/{where.path}", wait=FETCH_SECONDS)
+            if reply.status != 200:  # noqa: PLR2004  # HTTP
+                raise refused_by(reply)
+            files[where.path] = reply.body
+        return files
+
+
+def _proved(files: dict[str, bytes], accepted: Checkpoint, since: Edge) -> tuple[Edge, list[Entry]]:
+    def read(path: str) -> bytes:
+        if path not in files:
+            raise TileMissing(f"the hub did not send `{path}`", do="ask again")
+        return files[path]
+
+    followed = following.follow(read, accepted, since)
+    return followed.edge, [open_entry(sealed, number) for number, sealed in followed.entries]
+
+
+def take_in(tx: Connection, entries: Iterable[Entry]) -> None:
+    """Keep what entries say of members and officers. What cannot be right is passed over: it gives nobody anything."""
+    for entry in entries:
+        facts = entry.facts
+        if entry.kind == "member-joined":
+            jwk = facts["jwk"]
+            if not isinstance(jwk, dict):
+                continue
+            members.add(
+                tx,
+                Member(
+                    site=SiteId(str(facts["site"])),
+                    owner=str(facts["owner"]),
+                    title=str(facts["title"]),
+                    key=jose.public_key({name: str(value) for name, value in jwk.items()}),
+                    log_vkey=str(facts["log_vkey"]),
+                    status="admitted",
+                    changed=entry.at,
+                ),
+            )
+        elif entry.kind == "officer-named":
+            try:
+                members.take_enrolment(tx, str(facts["statement"]).encode())
+            except (Refused, BadInput):
+                continue
+        elif entry.kind in {"member-left", "member-quarantined"}:
+            status = "left" if entry.kind == "member-left" else "quarantined"
+            members.set_status(tx, SiteId(str(facts["site"])), status, at=entry.at)  # type: ignore[arg-type]

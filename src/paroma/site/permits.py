@@ -1,0 +1,180 @@
+"""Permits at a site: what is asked of it, what its officer signed, and which permits hold, by its own check of every signature."""
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, select, update
+
+from paroma.kernel.errors import Refused
+from paroma.kernel.ids import PermitId, SiteId, printable
+from paroma.kernel.store.database import upsert
+from paroma.kernel.wire import framing
+from paroma.site import facts
+from paroma.site.gate import HUB, Gate
+from paroma.site.tables import PERMITS
+from paroma.trust.audit.journal import Journal
+from paroma.trust.channel import outbox
+from paroma.trust.federation import members
+from paroma.trust.permit import permit as permits
+from paroma.trust.permit.messages import PermitIssued, PermitProposed, PermitRefused, PermitSigned
+from paroma.trust.permit.permit import Permit, PermitInvalid, Signature, SignedPermit
+from paroma.trust.policy.facts import Entity
+
+
+class PermitNotHere(Refused):
+    """This site knows no such permit, or it does not hold."""
+
+    def __init__(self, permit: str) -> None:
+        super().__init__(
+            f"permit `{printable(permit)}` does not hold at this site", do="ask for what the site's officer has signed"
+        )
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an officer sees. reasons: why policy refused. patients: how many may be used today, for the officer's eyes alone."""
+
+    permit: Permit
+    asked_by: str
+    benefit: str
+    state: str
+    reasons: tuple[str, ...]
+    patients: int
+
+
+def proposed(tx: Connection, said: PermitProposed, me: SiteId, gate: Gate, journal: Journal, now: float) -> None:
+    """The hub asks. Policy has the first look; what it refuses never reaches the officer, and the hub is told why."""
+    permit = said.permit
+    permits.check(permit)
+    decision = gate.decide(HUB, facts.consider(permit), Entity("Study", permit.study))
+    why = decision.reasons[0]
+    row = {
+        "permit": permit.id,
+        "study": permit.study,
+        "content": msgspec.msgpack.encode(SignedPermit(permit=permit, signatures=())),
+        "asked_by": said.asked_by,
+        "benefit": said.benefit,
+        "state": "waiting" if decision.allowed else "refused",
+        "reasons": msgspec.json.encode([] if decision.allowed else [why.because, why.to_change]).decode(),
+        "at": now,
+    }
+    tx.execute(upsert(tx, PERMITS).values(row).on_conflict_do_nothing())
+    if not decision.allowed:
+        journal.write(tx, "application-refused", permit=permits.digest(permit), policy=why.policy, because=why.because)
+        _tell_refused(tx, permit, me, policy=why.policy, because=why.because, to_change=why.to_change, now=now)
+
+
+def sign(tx: Connection, signature: Signature, permit: PermitId, me: SiteId, journal: Journal, now: float) -> None:
+    """The officer's signature, made with the officer's own key: checked, logged, and sent. Raises PermitNotHere, PermitInvalid..."""
+    row = _row(tx, permit)
+    if row["state"] not in {"waiting", "signed"}:
+        raise PermitNotHere(permit)
+    asked = _signed(row).permit
+    one = SignedPermit(permit=asked, signatures=(signature,))
+    if signature.site != me:
+        raise PermitInvalid("the signature is for another site", do="sign for this site")
+    keys = {me: {o.key.thumbprint: o.key for o in members.officers(tx, me) if o.ended is None}}
+    permits.verify_signatures(one, keys, quorum=1)
+    if row["state"] == "signed":
+        return
+    tx.execute(update(PERMITS).where(PERMITS.c.permit == permit).values(state="signed"))
+    journal.write(tx, "permit-signed", permit=permits.digest(asked), officer=signature.officer, key=signature.key)
+    outbox.send(tx, f"signed/{permit}", framing.pack(PermitSigned(permit=permit, signature=signature)), now=now)
+
+
+def refuse(tx: Connection, permit: PermitId, reason: str, me: SiteId, journal: Journal, now: float) -> None:
+    """The officer says no, in own words."""
+    row = _row(tx, permit)
+    if row["state"] not in {"waiting", "signed"}:
+        raise PermitNotHere(permit)
+    tx.execute(
+        update(PERMITS)
+        .where(PERMITS.c.permit == permit)
+        .values(state="refused", reasons=msgspec.json.encode([reason]).decode())
+    )
+    asked = _signed(row).permit
+    journal.write(tx, "application-refused", permit=permits.digest(asked), policy="officer", because=reason)
+    _tell_refused(tx, asked, me, policy="officer", because=reason, to_change="talk with the site's officer", now=now)
+
+
+def issued(tx: Connection, said: PermitIssued, me: SiteId, journal: Journal, now: float) -> None:
+    """Everybody signed, says the hub: this site checks each signature with the keys that it knows itself.
+
+    Raises PermitUnsigned where an officer is not (yet) known from the federation log: follow it, then call again.
+    """
+    permit = said.signed.permit
+    permits.verify(said.signed, members.officer_keys(tx), now)
+    known = tx.execute(select(PERMITS).where(PERMITS.c.permit == permit.id)).mappings().one_or_none()
+    if me not in permits.sites(permit):
+        raise PermitInvalid("this site is no participant of the permit", do="send it to its participants")
+    if known is not None and (_signed(known).permit != permit or known["state"] in {"revoked", "refused"}):
+        raise PermitInvalid(
+            "the permit is not what this site's officer was shown", do="issue what was signed, or ask again"
+        )
+    row = {
+        "permit": permit.id,
+        "study": permit.study,
+        "content": msgspec.msgpack.encode(said.signed),
+        "asked_by": said.asked_by,
+        "benefit": "",
+        "state": "valid",
+        "reasons": "[]",
+        "at": now,
+    }
+    changes = {"content": row["content"], "state": "valid"}
+    tx.execute(upsert(tx, PERMITS).values(row).on_conflict_do_update(index_elements=["permit"], set_=changes))
+    if known is None or known["state"] != "valid":
+        journal.write(tx, "permit-valid", permit=permits.digest(permit), study=permit.study)
+
+
+def ended(tx: Connection, permit: PermitId, state: str, journal: Journal) -> None:
+    """Nothing more under this permit, whoever says so: stopping needs no proof."""
+    row = tx.execute(select(PERMITS).where(PERMITS.c.permit == permit)).mappings().one_or_none()
+    if row is None or row["state"] in {"revoked", "refused"}:
+        return
+    tx.execute(update(PERMITS).where(PERMITS.c.permit == permit).values(state=state))
+    journal.write(tx, "permit-ended", permit=permits.digest(_signed(row).permit), state=state)
+
+
+def require_valid(tx: Connection, signed: SignedPermit, now: float) -> Permit:
+    """The permit that a run is under: exactly the one that this site verified, and within its term. Raises PermitNotHere..."""
+    row = tx.execute(select(PERMITS).where(PERMITS.c.permit == signed.permit.id)).mappings().one_or_none()
+    if row is None or row["state"] != "valid" or _signed(row).permit != signed.permit:
+        raise PermitNotHere(signed.permit.id)
+    permits.verify(_signed(row), members.officer_keys(tx), now)
+    return signed.permit
+
+
+def permit_of(tx: Connection, permit: str) -> Permit:
+    """A permit that this site knows. Raises PermitNotHere."""
+    return _signed(_row(tx, permit)).permit
+
+
+def asked_by(tx: Connection, permit: str) -> str:
+    """Who asked for it, as a patient reads it."""
+    return str(_row(tx, permit)["asked_by"])
+
+
+def rows(tx: Connection) -> list[RowMapping]:
+    """All permits that were ever asked for here, newest first."""
+    return list(tx.execute(select(PERMITS).order_by(PERMITS.c.at.desc(), PERMITS.c.permit)).mappings())
+
+
+def signed_of(row: RowMapping) -> SignedPermit:
+    """The permit in a row, with its signatures."""
+    return _signed(row)
+
+
+def _tell_refused(
+    tx: Connection, permit: Permit, me: SiteId, *, policy: str, because: str, to_change: str, now: float
+) -> None:
+    said = PermitRefused(permit=permit.id, site=me, policy=policy, because=because, to_change=to_change)
+    outbox.send(tx, f"refused/{permit.id}", framing.pack(said), now=now)
+
+
+def _row(tx: Connection, permit: str) -> RowMapping:
+    row = tx.execute(select(PERMITS).where(PERMITS.c.permit == permit)).mappings().one_or_none()
+    if row is None:
+        raise PermitNotHere(permit)
+    return row
+
+
+def _signed(row: RowMapping) -> SignedPermit:
+    return msgspec.msgpack.decode(row["content"], type=SignedPermit)

@@ -1,0 +1,693 @@
+"""The way of a run at a site, and the one place where trust, data and learn meet.
+
+A message of the hub moves the pure machine of its run. In ONE transaction: the message is counted, policy decides on fresh facts,
+consent is read, the machine's new state is kept, receipts and log entries are written, and what is to be sent is put into the
+outbox. Only then does anything leave. A withdrawal runs in the same order of transactions, so it is before a vote, and found, or
+after it, and the receipt says so.
+
+Computing is long and stands outside of transactions: `_contribute` reads the cohort that may be used at that moment, lets a
+sandboxed worker compute, and the door lets out one masked vector; the exact bytes are durable before the first leaves. Whatever
+is lost on the way is a round that this site sits out, never a second vector under one mask.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+
+from paroma.data.catalogue.data_set import DataSet, columns
+from paroma.data.cohort.assemble import Cohort, assemble
+from paroma.data.consent import state as consent
+from paroma.data.consent.bits import Board
+from paroma.data.consent.statement import Verdict
+from paroma.data.rights import ledger as rights
+from paroma.data.vault.sealed import Register
+from paroma.data.vault.vault import Vault
+from paroma.kernel.blocking import Blocking
+from paroma.kernel.clock import Clock
+from paroma.kernel.errors import BadInput, ParomaError, Refused, Unavailable
+from paroma.kernel.ids import PatientId, RunId, SiteId, printable
+from paroma.kernel.randomness import Randomness
+from paroma.kernel.store.database import Store, upsert
+from paroma.kernel.wire import framing
+from paroma.learn.algorithms import plan as algorithms
+from paroma.learn.algorithms.plan import Plan
+from paroma.learn.algorithms.query import Feature, Logistic, Query, Step
+from paroma.learn.algorithms.request import Reply
+from paroma.learn.disclosure import control, door
+from paroma.learn.disclosure.control import Change
+from paroma.learn.disclosure.door import Update, let_out
+from paroma.learn.disclosure.ledger import Kept
+from paroma.learn.dp.mechanisms import DiscreteGaussian
+from paroma.learn.runs import messages, site as machine
+from paroma.learn.runs.crypto import Signing
+from paroma.learn.runs.messages import Closed, Complete, OpenAttempt, Participant, Proposal, RunInvitation
+from paroma.learn.runs.site import SiteState
+from paroma.learn.sandbox.task import Limits, Task, WorkerFailed, Workers
+from paroma.learn.secagg import masks
+from paroma.learn.secagg.agreement import Kem
+from paroma.site import facts, permits as permit_desk
+from paroma.site.gate import Gate
+from paroma.site.tables import ENTRIES, MASKED, RUNS, SUMS
+from paroma.trust.audit import covered
+from paroma.trust.audit.journal import Journal
+from paroma.trust.audit.notes import NoteKey
+from paroma.trust.channel import outbox, uploads
+from paroma.trust.channel.caller import Caller
+from paroma.trust.channel.line import Arrival
+from paroma.trust.federation import members
+from paroma.trust.keys.signing import SigningKey
+from paroma.trust.permit.permit import Permit, SignedPermit, digest
+from paroma.trust.policy.facts import Entity
+
+COMPUTE = "paroma.learn.algorithms.worker:compute"
+RunMessage = messages.AllKeys | messages.AllCiphertexts | OpenAttempt | Proposal | Complete | Closed | messages.Stopped
+SEALED = b"paroma/site-run/v1\n"
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """What the rounds of a site stand on."""
+
+    me: SiteId
+    store: Store
+    journal: Journal
+    gate: Gate
+    vault: Vault
+    board: Board
+    budget: Kept
+    anchors: Register
+    workers: Workers
+    caller: Caller
+    wake: Callable[[], None]
+    federation: NoteKey
+    cosigned: Callable[[], str]
+    walls_missing: Callable[[], frozenset[str]]
+    data_set: Callable[[str], DataSet]
+    key: SigningKey
+    sealing: bytes
+    kem: Kem
+    clock: Clock
+    randomness: Randomness
+    blocking: Blocking
+    seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class _Held:
+    """A cohort in memory: the patients that could be used when it was read, and their live bits."""
+
+    name: str
+    cohort: Cohort
+    fd: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _After:
+    """What follows a transaction."""
+
+    compute: list[machine.Compute] = field(default_factory=list)
+    over: list[RunId] = field(default_factory=list)
+
+
+class Rounds:
+    """All runs of this site."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._p = parts
+        self._aead = AESGCM(parts.sealing)
+        self._cohorts: dict[str, _Held] = {}
+        self._computing: dict[str, asyncio.Task[None]] = {}
+        self._anchored: dict[str, int] = {}
+
+    # -- starting and stopping
+
+    async def start(self) -> None:
+        """Take up every run that is not over, from the state that was kept and its anchor outside of the database."""
+        _, anchors = await self._p.blocking.run(self._p.anchors.read)
+        self._anchored = msgspec.msgpack.decode(anchors, type=dict[str, int]) if anchors else {}
+
+        def again(tx: Connection) -> _After:
+            after = _After()
+            for row in _open_runs(tx):
+                event = machine.Restarted(anchored=self._anchored.get(row["run"], 0))
+                # what was to be sent lies in the outbox already; only computing has to begin again
+                self._move(tx, row, event, _now_or_never, after, mail=False, mark="restart")
+            return after
+
+        self._follow(await self._p.store.write(again))
+
+    async def stop(self) -> None:
+        """Cut what computes; it is done again, or sat out, after the next start."""
+        tasks = list(self._computing.values())
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    # -- messages of the hub
+
+    async def invited(self, arrival: Arrival, message: RunInvitation) -> None:
+        """Take part in a run? Only under a permit that this site verified itself. Raises Refused, BadInput."""
+        p = self._p
+        signed = framing.unpack(message.permit, SignedPermit, 1 << 20)
+        query = framing.unpack(message.query, Query, 1 << 16)
+
+        def begin(tx: Connection) -> None:
+            if not arrival.admit(tx) or _row(tx, message.run) is not None:
+                return
+            permit = permit_desk.require_valid(tx, signed, p.clock.now())
+            algorithms.plan(query, _features(p.data_set(permit.data_set)), permit)
+            known = {m.site: m for m in members.members(tx)}
+            participants = tuple(
+                sorted(
+                    (
+                        Participant(site=one.site, owner=one.owner, key=known[one.site].key.thumbprint)
+                        for one in permit.participants
+                        if one.site in known
+                    ),
+                    key=lambda one: one.site,
+                )
+            )
+            terms = machine.Terms(
+                permit=digest(permit),
+                m=permit.least_owners,
+                c=permit.colluders,
+                attempts=permit.attempts,
+                questions=permit.questions,
+                participants=participants,
+            )
+            state, effects = machine.begin(p.me, terms, message, self._crypto(tx))
+            p.journal.write(tx, "run-entered", run=message.run, permit=digest(permit), attestation=permit.attestation)
+            tx.execute(
+                insert(RUNS).values(
+                    run=message.run,
+                    permit=permit.id,
+                    query=message.query,
+                    state=self._seal(state),
+                    over=False,
+                    seq=0,
+                    committed=None,
+                    cohort="",
+                    sits_out=False,
+                    opened=p.clock.now(),
+                )
+            )
+            self._send(tx, state, effects, "begin")
+
+        await p.store.write(begin)
+        p.wake()
+
+    async def heard(self, arrival: Arrival, message: RunMessage) -> None:
+        """Any later message of a run. Raises Refused, BadInput; what is refused changes nothing."""
+
+        def move(tx: Connection) -> _After:
+            after = _After()
+            if not arrival.admit(tx):
+                return after
+            row = _row(tx, self._run_of(tx, message))
+            if row is None:
+                raise BadInput("a message of a run that this site did not enter", do="invite it first")
+            clean = self._judge(tx, row, message)
+            self._move(tx, row, message, clean, after, mail=True, mark=str(arrival.seq))
+            return after
+
+        self._follow(await self._p.store.write(move))
+        self._p.wake()
+
+    def withdrawn(self, tx: Connection, patient: PatientId) -> None:
+        """In the transaction that writes a withdrawal: tell every run that is not over. Call `settled` after the commit."""
+        for row in _open_runs(tx):
+            clean = self._clean(tx, row)
+            self._move(
+                tx, row, machine.Withdrawn(), clean, _After(), mail=True, mark=f"withdrawn/{consent.sequence(tx)}"
+            )
+
+    def settled(self) -> None:
+        """What a withdrawal put into the outbox may go."""
+        self._p.wake()
+
+    # -- one step
+
+    def _judge(self, tx: Connection, row: RowMapping, message: RunMessage) -> Callable[[], bool]:
+        """What has to hold beside the machine's own rules, read in this transaction; the question that the machine asks."""
+        p = self._p
+        if isinstance(message, OpenAttempt):
+            self._check_asked(tx, row, message)
+        if isinstance(message, Proposal | Complete):
+            permit = permit_desk.permit_of(tx, row["permit"])
+            study = Entity("Study", permit.study)
+            now, cosigned = p.clock.now(), p.cosigned()
+            if isinstance(message, Proposal):
+                state = self._open(bytes(row["state"]))
+                if state.attempt is not None and state.attempt.entry == message.entry:
+                    sealed = messages.entry_bytes(state.attempt.opening)
+                    k = facts.quorum_of(permit)
+                    covered.check(message.checkpoint, sealed, p.federation, facts.witnesses_of(tx, permit), k, now=now)
+                asked = facts.vote(tx, permit, p.me, cosigned, p.federation.name, now)
+                decision = p.gate.allows(tx, asked, study, run=row["run"], entry=message.entry)
+                clean = self._clean(tx, row)
+                return lambda: decision.allowed and clean()
+            decision = p.gate.allows(
+                tx,
+                facts.answer(tx, permit, p.me, cosigned, p.federation.name, now),
+                study,
+                run=row["run"],
+                entry=message.entry,
+            )
+            if not decision.allowed:
+                raise _Silent
+        return self._clean(tx, row)
+
+    def _check_asked(self, tx: Connection, row: RowMapping, message: OpenAttempt) -> None:
+        """The model that came is the one that follows from the last sum. Raises BadInput for another."""
+        opening = messages.read_entry(message.entry)
+        plan = self._plan(tx, row)
+        asked = framing.unpack(message.request, Step, 1 << 20)
+        expected: object
+        if opening.step == 1:
+            expected = algorithms.first(plan)
+        else:
+            before = (
+                tx.execute(select(SUMS).where(SUMS.c.run == row["run"], SUMS.c.step == opening.step - 1))
+                .mappings()
+                .one_or_none()
+            )
+            if before is None or before["total"] is None:
+                raise BadInput("the sum of the step before never came", do="send the sums in order")
+            expected = algorithms.advance(
+                plan, msgspec.msgpack.decode(before["request"], type=Step), bytes(before["total"])
+            )
+        if asked != expected:
+            raise BadInput(
+                "the model that was sent does not follow from the last sum", do="send what the permit's algorithm gives"
+            )
+        kept = {"run": row["run"], "step": opening.step, "request": message.request, "total": None}
+        tx.execute(upsert(tx, SUMS).values(kept).on_conflict_do_nothing())
+        entry = {"entry": messages.sha256(message.entry), "run": row["run"]}
+        tx.execute(upsert(tx, ENTRIES).values(entry).on_conflict_do_nothing())
+
+    def _clean(self, tx: Connection, row: RowMapping) -> Callable[[], bool]:
+        """Whether nobody in the current contribution has withdrawn: asked in this transaction, at the machine's decision."""
+        state = self._open(bytes(row["state"]))
+
+        def ask() -> bool:
+            now = state.attempt
+            if now is None or now.upload is None:
+                return True
+            permit = permit_desk.permit_of(tx, row["permit"])
+            read = rights.patients_in(tx, RunId(row["run"]), now.opening.step, now.opening.attempt)
+            return not consent.tainted(
+                tx, facts.use_of(permit), frozenset(read), since=row["seq"], at=self._p.clock.now()
+            )
+
+        return ask
+
+    def _move(
+        self,
+        tx: Connection,
+        row: RowMapping,
+        event: machine.Event,
+        clean: Callable[[], bool],
+        after: _After,
+        *,
+        mail: bool,
+        mark: str,
+    ) -> None:
+        before = self._open(bytes(row["state"]))
+        state, effects = machine.step(before, event, self._crypto(tx), clean)
+        if state.revision != before.revision:
+            self._anchor(state, before)
+            tx.execute(update(RUNS).where(RUNS.c.run == row["run"]).values(state=self._seal(state), over=state.over))
+        for effect in effects:
+            self._do(tx, row, state, effect, after)
+        if mail:
+            self._send(tx, state, effects, mark)
+
+    def _do(self, tx: Connection, row: RowMapping, state: SiteState, effect: machine.Effect, after: _After) -> None:
+        journal, run = self._p.journal, RunId(row["run"])
+        match effect:
+            case machine.Compute():
+                after.compute.append(effect)
+            case machine.Send(message=messages.Vote(entry=entry, members=members_, budget=budget)):
+                inside = messages.sha256(messages.vote_statement(entry, members_))
+                journal.write(tx, "vote-signed", run=run, entry=entry, set=inside, budget=budget)
+            case machine.Send(message=messages.Decline(entry=entry)):
+                journal.write(tx, "vote-declined", run=run, entry=entry)
+            case machine.Send(message=messages.Answer(entry=entry)):
+                journal.write(tx, "answer-given", run=run, entry=entry)
+            case machine.Counted(step=step, attempt=attempt, at=at):
+                rights.commit_use(tx, run, step, attempt, at)
+                tx.execute(update(RUNS).where(RUNS.c.run == run).values(committed=_rows(tx, run, step, attempt)))
+            case machine.NotCounted(entry=entry, step=step, attempt=attempt):
+                rights.recall_use(tx, run, step, attempt)
+                journal.write(tx, "not-counted", run=run, entry=entry)
+            case machine.Learned(closed=closed):
+                mine = (SUMS.c.run == run, SUMS.c.step == closed.step)
+                tx.execute(update(SUMS).where(*mine).values(total=closed.total))
+            case machine.Ended(finished=finished, reason=reason):
+                journal.write(tx, "run-left", run=run, finished=finished, reason=printable(reason, longest=300))
+                after.over.append(run)
+            case machine.Rejected(why=why):
+                journal.write(tx, "message-rejected", run=run, why=why)
+            case _:
+                pass
+
+    def _send(self, tx: Connection, state: SiteState, effects: Iterable[machine.Effect], mark: str) -> None:
+        for place, effect in enumerate(effects):
+            if isinstance(effect, machine.Send):
+                name = f"{state.run}/{state.revision}/{mark}/{place}"
+                outbox.send(tx, name, framing.pack(effect.message), now=self._p.clock.now())
+
+    def _anchor(self, state: SiteState, before: SiteState) -> None:
+        """Remember outside of the database how far this run is, before a vote, decline or answer can leave.
+
+        A database that was restored from an older disk is then seen to be older. A crash between this and the commit costs
+        the site its place in the run, and nothing else. Safe to do twice.
+        """
+        now, then = state.attempt, before.attempt
+        moved = state.answer != before.answer or (
+            now is not None
+            and (then is None or now.votes != then.votes or now.declined != then.declined or now.entry != then.entry)
+            and (now.votes or now.declined is not None or (then is not None and now.entry != then.entry))
+        )
+        if state.over:
+            self._anchored.pop(state.run, None)
+        elif moved:
+            self._anchored[state.run] = state.revision
+        else:
+            return
+        epoch, _ = self._p.anchors.read()
+        self._p.anchors.swap(epoch, msgspec.msgpack.encode(self._anchored))
+
+    def _follow(self, after: _After) -> None:
+        for run in after.over:
+            self._p.board.close(run)
+            self._cohorts.pop(run, None)
+        for compute in after.compute:
+            old = self._computing.get(compute.opening.run)
+            if old is not None and not old.done():
+                old.cancel()
+            task = asyncio.get_running_loop().create_task(self._contribute(compute))
+            self._computing[compute.opening.run] = task
+
+    # -- a contribution
+
+    async def _contribute(self, asked: machine.Compute) -> None:
+        """Decide, read, compute, let out; whatever goes wrong is a round that this site sits out."""
+        run = asked.opening.run
+        try:
+            await self._let_out(asked)
+        except asyncio.CancelledError:
+            raise
+        except (ParomaError, WorkerFailed) as problem:
+            kind, why = type(problem).__name__, problem.message
+
+            def sit_out(tx: Connection) -> None:
+                row = _row(tx, run)
+                if row is None:
+                    return
+                self._p.journal.write(
+                    tx, "sat-out", run=run, entry=asked.entry, error=kind, why=printable(why, longest=300)
+                )
+                event = machine.CannotContribute(entry=asked.entry)
+                self._move(tx, row, event, _now_or_never, _After(), mail=True, mark="sits-out")
+
+            await self._p.store.write(sit_out)
+            self._p.wake()
+
+    async def _let_out(self, asked: machine.Compute) -> None:
+        p, run, E = self._p, asked.opening.run, asked.entry
+        opening = asked.opening
+        row, permit, plan = await p.store.read(lambda tx: self._about(tx, run))
+        step = framing.unpack(asked.request, Step, 1 << 20)
+        held = await self._cohort(run, permit, plan)
+        if permit.privacy is not None:
+            able = await p.blocking.run(lambda: p.budget.admissible(permit, held.cohort.patients))
+            if len(able) < len(held.cohort.patients):
+                held = await self._cohort(run, permit, plan, only=frozenset(able))
+        await self._decide(run, permit, plan, held, row)
+        seq = await p.store.read(consent.sequence)  # before the first row is read: what changes from now on taints
+        request = algorithms.request(plan, step)
+        reply = await self._compute(request, held)
+        used = _rows_of(reply.used, held.cohort)
+        if permit.privacy is None and row["committed"] is not None:
+            change = _change(bytes(row["committed"]), reply.used)
+            if control.sits_out(change, permit.least_patients):
+                await p.store.write(lambda tx: _sits_out(tx, run))
+                raise door.CohortTooSmall
+        layout = algorithms.layout(plan, step)
+        totals = np.frombuffer(reply.totals, "<i8").astype(np.int64)
+        contribution = Update(
+            attempt=E,
+            question=algorithms.question(plan, step),
+            layout=layout,
+            totals=totals,
+            rows=reply.rows,
+            patients=used,
+            bound=request.bound,
+        )
+        state = await p.store.read(lambda tx: self._open(bytes(_require(tx, run)["state"])))
+        put_on = masks.masker(layout, self._masks(state, opening, E))
+        masked = await p.blocking.run(
+            lambda: let_out(
+                contribution,
+                permit=permit,
+                ledger=p.budget,
+                noise=DiscreteGaussian(p.randomness),
+                masks=put_on,
+            )
+        )
+        whole = hashlib.sha256(masked.upload)
+        inline = masked.upload if len(masked.upload) <= uploads.MOST_INLINE else None
+        if inline is None:
+            kept = {"entry": E, "content": masked.upload}
+            await p.store.write(lambda tx: tx.execute(upsert(tx, MASKED).values(kept).on_conflict_do_nothing()))
+            await uploads.send_body(p.caller, masked.upload, p.blocking)
+
+        def keep(tx: Connection) -> _After:
+            after = _After()
+            now = _require(tx, run)
+            tainted = consent.tainted(tx, facts.use_of(permit), frozenset(used), since=seq, at=p.clock.now())
+            tx.execute(update(RUNS).where(RUNS.c.run == run).values(seq=seq, cohort=held.name))
+            rights.record_cohort(tx, held.name, held.cohort.patients, held.cohort.rules)
+            rights.record_use(
+                tx,
+                rights.Asked(
+                    permit=permit.id,
+                    study=permit.study,
+                    title=permit.title,
+                    purpose=permit.purpose,
+                    asked_by=permit_desk.asked_by(tx, permit.id),
+                ),
+                run,
+                opening.step,
+                opening.attempt,
+                cohort=held.name,
+                rows=reply.used,
+                at=p.clock.now(),
+            )
+            p.journal.write(
+                tx,
+                "contribution-made",
+                run=run,
+                entry=E,
+                step=opening.step,
+                attempt=opening.attempt,
+                upload=whole.hexdigest(),
+                budget=masked.receipt.head,
+                rows=hmac.digest(p.sealing, reply.used, "sha256").hex(),
+            )
+            event = machine.Computed(
+                entry=E,
+                masked=whole.hexdigest(),
+                size=len(masked.upload),
+                inline=inline,
+                budget=masked.receipt.head,
+            )
+            self._move(tx, now, event, lambda: not tainted, after, mail=True, mark="computed")
+            tx.execute(delete(MASKED).where(MASKED.c.entry == E))
+            return after
+
+        self._follow(await p.store.write(keep))
+        p.wake()
+
+    async def _decide(self, run: RunId, permit: Permit, plan: Plan, held: _Held, row: RowMapping) -> None:
+        """Policy on fresh facts. Raises Refused, which names the rule and the fact that would change it."""
+        p = self._p
+        query = plan.query
+        this = facts.Round(
+            algorithm="logistic" if isinstance(query, Logistic) else str(type(query).__struct_config__.tag),
+            features=frozenset(feature.name for feature in plan.features),
+            floor_reached=len(held.cohort.patients) >= permit.least_patients,
+            steady=not row["sits_out"],
+            budget_enough=len(held.cohort.patients) > 0,
+            questions_left=permit.questions,
+            attempts_left=permit.attempts,
+            walls_missing=p.walls_missing(),
+        )
+
+        def decide(tx: Connection) -> object:
+            asked = facts.take_part(tx, permit, p.me, p.cosigned(), p.federation.name, p.clock.now(), this)
+            return p.gate.allows(tx, asked, Entity("Study", permit.study), run=run)
+
+        decision = await p.store.write(decide)
+        decision.require()  # type: ignore[attr-defined]  # a Decision
+
+    async def _compute(self, request: msgspec.Struct, held: _Held) -> Reply:
+        task = Task(
+            entry=COMPUTE,
+            payload=msgspec.msgpack.encode(request),
+            tables=(held.cohort.table, held.fd),
+            limits=Limits(seconds=self._p.seconds),
+        )
+        return msgspec.msgpack.decode(await self._p.workers.run(task), type=Reply)
+
+    async def _cohort(
+        self, run: RunId, permit: Permit, plan: Plan, *, only: frozenset[PatientId] | None = None
+    ) -> _Held:
+        """The patients that may be used now, as a table in memory, and their live bits. Read once a run, then kept."""
+        held = self._cohorts.get(run)
+        if held is not None and (only is None or only >= set(held.cohort.patients)):
+            return held
+        p, use = self._p, facts.use_of(permit)
+        usable = await p.store.read(lambda tx: consent.verdicts(tx, use, p.clock.now()))
+        data_set = p.data_set(permit.data_set)
+        names = [feature.name for feature in plan.features]
+
+        def build() -> _Held:
+            cohort = assemble(
+                data_set, names, p.vault, lambda patient: _within(usable(patient), patient, only), p.randomness
+            )
+            bits = p.board.open(run, use, cohort.patients)
+            name = hashlib.sha256(b"\n".join([run.encode(), p.randomness.take(16)])).hexdigest()
+            return _Held(name=name, cohort=cohort, fd=bits.fd)
+
+        made = await p.blocking.run(build)
+        self._cohorts[run] = made
+        return made
+
+    def _masks(self, state: SiteState, opening: messages.Opening, E: str) -> list[masks.Mask]:
+        crypto = self._crypto_alone()
+        if state.secrets is None:
+            raise Refused("the secrets of this run are gone", do="start another run")
+        shared = {pair.site: pair.secret for pair in state.secrets.pairs}
+        pairs = {o.site: crypto.pair_seed(shared[o.site], E) for o in opening.participants if o.site != self._p.me}
+        return masks.masks_of(self._p.me, crypto.self_seed(state.secrets.root, E), pairs)
+
+    # -- reading
+
+    def _about(self, tx: Connection, run: RunId) -> tuple[RowMapping, Permit, Plan]:
+        row = _require(tx, run)
+        return row, permit_desk.permit_of(tx, row["permit"]), self._plan(tx, row)
+
+    def _plan(self, tx: Connection, row: RowMapping) -> Plan:
+        permit = permit_desk.permit_of(tx, row["permit"])
+        return algorithms.plan(
+            framing.unpack(bytes(row["query"]), Query, 1 << 16), _features(self._p.data_set(permit.data_set)), permit
+        )
+
+    def _run_of(self, tx: Connection, message: RunMessage) -> str:
+        named = getattr(message, "run", None)
+        if isinstance(named, str):
+            return named
+        if isinstance(message, OpenAttempt):
+            return messages.read_entry(message.entry).run
+        entry: str = message.entry  # type: ignore[union-attr]  # whatever names no run names an entry
+        return str(tx.execute(select(ENTRIES.c.run).where(ENTRIES.c.entry == entry)).scalar_one_or_none() or "")
+
+    def _crypto(self, tx: Connection) -> Signing:
+        return self._signing({m.site: m.key for m in members.members(tx)})
+
+    def _crypto_alone(self) -> Signing:
+        return self._signing({})
+
+    def state_of(self, row: RowMapping) -> SiteState:
+        """The machine's state in a row of this site's runs, for its own console."""
+        return self._open(bytes(row["state"]))
+
+    def _signing(self, keys: dict[SiteId, object]) -> Signing:
+        p = self._p
+        return Signing(
+            keys=keys,  # type: ignore[arg-type]  # public keys
+            clock=p.clock.now,
+            signer=p.key.sign,
+            kem=p.kem,
+            randomness=p.randomness,
+        )
+
+    def _seal(self, state: SiteState) -> bytes:
+        nonce = self._p.randomness.take(12)
+        return nonce + self._aead.encrypt(nonce, machine.pack(state), SEALED)
+
+    def _open(self, sealed: bytes) -> SiteState:
+        try:
+            return machine.unpack(self._aead.decrypt(sealed[:12], sealed[12:], SEALED))
+        except InvalidTag as problem:
+            raise Unavailable(
+                "the state of a run does not open", do="bring back the site's own key file, `keys/runs.key`"
+            ) from problem
+
+
+class _Silent(Refused):
+    """Policy refuses an answer: nothing is said, and the log has the reason."""
+
+    def __init__(self) -> None:
+        super().__init__("policy refuses to answer", do="look at the site log for the rule and the fact")
+
+
+def _now_or_never() -> bool:
+    """For events at which the machine does not ask."""
+    return True
+
+
+def _within(verdict: Verdict, patient: PatientId, only: frozenset[PatientId] | None) -> Verdict:
+    return verdict if only is None or patient in only else Verdict(allowed=False, rule="no budget left in this study")
+
+
+def _features(data_set: DataSet) -> tuple[Feature, ...]:
+    return msgspec.convert(columns(data_set), tuple[Feature, ...])
+
+
+def _rows_of(used: bytes, cohort: Cohort) -> tuple[PatientId, ...]:
+    bits = np.unpackbits(np.frombuffer(used, np.uint8), count=len(cohort.patients), bitorder="little")
+    return tuple(cohort.patients[row] for row in np.flatnonzero(bits).tolist())
+
+
+def _change(before: bytes, now: bytes) -> Change:
+    """How the rows that are used differ from the last ones that were committed. Both packed, over one cohort."""
+    size = max(len(before), len(now))
+    a, b = int.from_bytes(before.ljust(size, b"\0"), "little"), int.from_bytes(now.ljust(size, b"\0"), "little")
+    return Change(added=(b & ~a).bit_count(), removed=(a & ~b).bit_count())
+
+
+def _rows(tx: Connection, run: RunId, step: int, attempt: int) -> bytes:
+    return rights.rows_in(tx, run, step, attempt)
+
+
+def _sits_out(tx: Connection, run: RunId) -> None:
+    tx.execute(update(RUNS).where(RUNS.c.run == run).values(sits_out=True))
+
+
+def _row(tx: Connection, run: str) -> RowMapping | None:
+    return tx.execute(select(RUNS).where(RUNS.c.run == run)).mappings().one_or_none()
+
+
+def _require(tx: Connection, run: str) -> RowMapping:
+    row = _row(tx, run)
+    if row is None:
+        raise BadInput(f"this site is in no run `{printable(run)}`", do="look at its runs with `paroma site status`")
+    return row
+
+
+def _open_runs(tx: Connection) -> list[RowMapping]:
+    return list(tx.execute(select(RUNS).where(RUNS.c.over.is_(False)).order_by(RUNS.c.run)).mappings())
