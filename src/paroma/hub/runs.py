@@ -413,7 +413,7 @@ class Runs:
 
     def _keep(self, tx: Connection, site: SiteId, message: Uploaded) -> None:
         """The masked bytes, in the transaction in which the machine takes the upload in."""
-        if message.masked is None:
+        if message.masked is None or messages.sha256(message.masked) != message.core.masked:
             return
         row = {"entry": message.core.entry, "site": site, "masked": message.masked}
         tx.execute(upsert(tx, UPLOADS).values(row).on_conflict_do_nothing())

@@ -70,7 +70,7 @@ class Program:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, looked up beforehand
             )
-        self._await(ready, seconds)
+        self.await_ready(ready, seconds=seconds)
 
     def kill(self) -> None:
         """`kill -9`: no last word, no clean end. Also what shares its session (its workers die with it)."""
@@ -97,7 +97,8 @@ class Program:
             lines = []
         return lines[-1] if lines else "it said nothing"
 
-    def _await(self, ready: Callable[[], bool], seconds: float) -> None:
+    def await_ready(self, ready: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
+        """Wait until `ready` says yes. Raises ProcessFailed."""
         until = time.monotonic() + seconds
         while not ready():
             if not self.running:

@@ -38,13 +38,11 @@ from paroma.kernel.ids import PatientId, RunId, SiteId, printable
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store.database import Store, upsert
 from paroma.kernel.wire import framing
-from paroma.learn.algorithms import plan as algorithms
+from paroma.learn.algorithms import plan as algorithms, worker
 from paroma.learn.algorithms.plan import Plan
 from paroma.learn.algorithms.query import Feature, Logistic, Query, Step
-from paroma.learn.algorithms.request import Reply
-from paroma.learn.disclosure import control, door
-from paroma.learn.disclosure.control import Change
-from paroma.learn.disclosure.door import Update, let_out
+from paroma.learn.disclosure import memory
+from paroma.learn.disclosure.door import let_out
 from paroma.learn.disclosure.ledger import Kept
 from paroma.learn.dp.mechanisms import DiscreteGaussian
 from paroma.learn.runs import messages, site as machine
@@ -56,7 +54,7 @@ from paroma.learn.secagg import masks
 from paroma.learn.secagg.agreement import Kem
 from paroma.site import facts, permits as permit_desk
 from paroma.site.gate import Gate
-from paroma.site.tables import ENTRIES, MASKED, RUNS, SUMS
+from paroma.site.tables import ENTRIES, MASKED, MEMORY, RUNS, SUMS
 from paroma.trust.audit import covered
 from paroma.trust.audit.journal import Journal
 from paroma.trust.audit.notes import NoteKey
@@ -108,6 +106,14 @@ class _Held:
     name: str
     cohort: Cohort
     fd: int
+
+
+class _Committed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a first vote will commit: the question, and the patients that it is about."""
+
+    question: str
+    selection: str
+    patients: tuple[PatientId, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -196,9 +202,7 @@ class Rounds:
                     state=self._seal(state),
                     over=False,
                     seq=0,
-                    committed=None,
-                    cohort="",
-                    sits_out=False,
+                    pending=None,
                     opened=p.clock.now(),
                 )
             )
@@ -347,7 +351,7 @@ class Rounds:
                 journal.write(tx, "answer-given", run=run, entry=entry)
             case machine.Counted(step=step, attempt=attempt, at=at):
                 rights.commit_use(tx, run, step, attempt, at)
-                tx.execute(update(RUNS).where(RUNS.c.run == run).values(committed=_rows(tx, run, step, attempt)))
+                self._commit(tx, run)
             case machine.NotCounted(entry=entry, step=step, attempt=attempt):
                 rights.recall_use(tx, run, step, attempt)
                 journal.write(tx, "not-counted", run=run, entry=entry)
@@ -428,36 +432,38 @@ class Rounds:
     async def _let_out(self, asked: machine.Compute) -> None:
         p, run, E = self._p, asked.opening.run, asked.entry
         opening = asked.opening
-        row, permit, plan = await p.store.read(lambda tx: self._about(tx, run))
+        permit, plan = await p.store.read(lambda tx: self._about(tx, run))
         step = framing.unpack(asked.request, Step, 1 << 20)
         held = await self._cohort(run, permit, plan)
         if permit.privacy is not None:
             able = await p.blocking.run(lambda: p.budget.admissible(permit, held.cohort.patients))
             if len(able) < len(held.cohort.patients):
                 held = await self._cohort(run, permit, plan, only=frozenset(able))
-        await self._decide(run, permit, plan, held, row)
+        await self._decide(run, permit, plan, held)
         seq = await p.store.read(consent.sequence)  # before the first row is read: what changes from now on taints
-        request = algorithms.request(plan, step)
-        reply = await self._compute(request, held)
-        used = _rows_of(reply.used, held.cohort)
-        if permit.privacy is None and row["committed"] is not None:
-            change = _change(bytes(row["committed"]), reply.used)
-            if control.sits_out(change, permit.least_patients):
-                await p.store.write(lambda tx: _sits_out(tx, run))
-                raise door.CohortTooSmall
-        layout = algorithms.layout(plan, step)
-        totals = np.frombuffer(reply.totals, "<i8").astype(np.int64)
-        contribution = Update(
-            attempt=E,
-            question=algorithms.question(plan, step),
-            layout=layout,
-            totals=totals,
-            rows=reply.rows,
-            patients=used,
-            bound=request.bound,
+        request, question = algorithms.request(plan, step), algorithms.question(plan, step)
+        task = Task(
+            entry=COMPUTE,
+            payload=framing.pack(request),
+            tables=(held.cohort.table, held.fd),
+            limits=Limits(seconds=p.seconds),
         )
+        reply = await p.workers.run(task)
+        contribution = worker.received(reply, request, held.cohort.patients, attempt=E, question=question)
+        used, selected = contribution.patients, contribution.selected or contribution.patients
+        if permit.privacy is None:
+            known = await p.store.read(lambda tx: self._memory(tx))
+            memory.admit(
+                known,
+                run=run,
+                study=permit.study,
+                question=question,
+                selection=algorithms.selection(plan),
+                patients=selected,
+                floor=permit.least_patients,
+            )
         state = await p.store.read(lambda tx: self._open(bytes(_require(tx, run)["state"])))
-        put_on = masks.masker(layout, self._masks(state, opening, E))
+        put_on = masks.masker(request.layout, machine.masks_of(state, self._signing({})))
         masked = await p.blocking.run(
             lambda: let_out(
                 contribution,
@@ -467,6 +473,8 @@ class Rounds:
                 masks=put_on,
             )
         )
+        said = _Committed(question=question, selection=algorithms.selection(plan), patients=selected)
+        bits = _packed(used, held.cohort)
         whole = hashlib.sha256(masked.upload)
         inline = masked.upload if len(masked.upload) <= uploads.MOST_INLINE else None
         if inline is None:
@@ -478,7 +486,8 @@ class Rounds:
             after = _After()
             now = _require(tx, run)
             tainted = consent.tainted(tx, facts.use_of(permit), frozenset(used), since=seq, at=p.clock.now())
-            tx.execute(update(RUNS).where(RUNS.c.run == run).values(seq=seq, cohort=held.name))
+            pending = msgspec.msgpack.encode(said)
+            tx.execute(update(RUNS).where(RUNS.c.run == run).values(seq=seq, pending=pending))
             rights.record_cohort(tx, held.name, held.cohort.patients, held.cohort.rules)
             rights.record_use(
                 tx,
@@ -493,7 +502,7 @@ class Rounds:
                 opening.step,
                 opening.attempt,
                 cohort=held.name,
-                rows=reply.used,
+                rows=bits,
                 at=p.clock.now(),
             )
             p.journal.write(
@@ -505,7 +514,7 @@ class Rounds:
                 attempt=opening.attempt,
                 upload=whole.hexdigest(),
                 budget=masked.receipt.head,
-                rows=hmac.digest(p.sealing, reply.used, "sha256").hex(),
+                rows=hmac.digest(p.sealing, bits, "sha256").hex(),
             )
             event = machine.Computed(
                 entry=E,
@@ -521,7 +530,7 @@ class Rounds:
         self._follow(await p.store.write(keep))
         p.wake()
 
-    async def _decide(self, run: RunId, permit: Permit, plan: Plan, held: _Held, row: RowMapping) -> None:
+    async def _decide(self, run: RunId, permit: Permit, plan: Plan, held: _Held) -> None:
         """Policy on fresh facts. Raises Refused, which names the rule and the fact that would change it."""
         p = self._p
         query = plan.query
@@ -529,7 +538,7 @@ class Rounds:
             algorithm="logistic" if isinstance(query, Logistic) else str(type(query).__struct_config__.tag),
             features=frozenset(feature.name for feature in plan.features),
             floor_reached=len(held.cohort.patients) >= permit.least_patients,
-            steady=not row["sits_out"],
+            steady=True,  # whether it is, is known after the reading: `memory.admit` refuses then
             budget_enough=len(held.cohort.patients) > 0,
             questions_left=permit.questions,
             attempts_left=permit.attempts,
@@ -542,15 +551,6 @@ class Rounds:
 
         decision = await p.store.write(decide)
         decision.require()  # type: ignore[attr-defined]  # a Decision
-
-    async def _compute(self, request: msgspec.Struct, held: _Held) -> Reply:
-        task = Task(
-            entry=COMPUTE,
-            payload=msgspec.msgpack.encode(request),
-            tables=(held.cohort.table, held.fd),
-            limits=Limits(seconds=self._p.seconds),
-        )
-        return msgspec.msgpack.decode(await self._p.workers.run(task), type=Reply)
 
     async def _cohort(
         self, run: RunId, permit: Permit, plan: Plan, *, only: frozenset[PatientId] | None = None
@@ -576,19 +576,38 @@ class Rounds:
         self._cohorts[run] = made
         return made
 
-    def _masks(self, state: SiteState, opening: messages.Opening, E: str) -> list[masks.Mask]:
-        crypto = self._crypto_alone()
-        if state.secrets is None:
-            raise Refused("the secrets of this run are gone", do="start another run")
-        shared = {pair.site: pair.secret for pair in state.secrets.pairs}
-        pairs = {o.site: crypto.pair_seed(shared[o.site], E) for o in opening.participants if o.site != self._p.me}
-        return masks.masks_of(self._p.me, crypto.self_seed(state.secrets.root, E), pairs)
-
     # -- reading
 
-    def _about(self, tx: Connection, run: RunId) -> tuple[RowMapping, Permit, Plan]:
+    def _memory(self, tx: Connection) -> memory.Memory:
+        """What this site has committed without privacy."""
+        found = tx.execute(select(MEMORY.c.content)).scalar_one_or_none()
+        return memory.empty(self._p.randomness) if found is None else memory.decode(bytes(found))
+
+    def _commit(self, tx: Connection, run: RunId) -> None:
+        """In the transaction of the first vote: the vote is the disclosure, so from here on it is remembered."""
         row = _require(tx, run)
-        return row, permit_desk.permit_of(tx, row["permit"]), self._plan(tx, row)
+        permit = permit_desk.permit_of(tx, row["permit"])
+        if row["pending"] is None or permit.privacy is not None:
+            return
+        said = msgspec.msgpack.decode(row["pending"], type=_Committed)
+        after = memory.commit(
+            self._memory(tx),
+            run=run,
+            study=permit.study,
+            question=said.question,
+            selection=said.selection,
+            patients=said.patients,
+        )
+        kept = {"only": 1, "content": memory.encode(after)}
+        tx.execute(
+            upsert(tx, MEMORY)
+            .values(kept)
+            .on_conflict_do_update(index_elements=["only"], set_={"content": kept["content"]})
+        )
+
+    def _about(self, tx: Connection, run: RunId) -> tuple[Permit, Plan]:
+        row = _require(tx, run)
+        return permit_desk.permit_of(tx, row["permit"]), self._plan(tx, row)
 
     def _plan(self, tx: Connection, row: RowMapping) -> Plan:
         permit = permit_desk.permit_of(tx, row["permit"])
@@ -607,9 +626,6 @@ class Rounds:
 
     def _crypto(self, tx: Connection) -> Signing:
         return self._signing({m.site: m.key for m in members.members(tx)})
-
-    def _crypto_alone(self) -> Signing:
-        return self._signing({})
 
     def state_of(self, row: RowMapping) -> SiteState:
         """The machine's state in a row of this site's runs, for its own console."""
@@ -658,24 +674,11 @@ def _features(data_set: DataSet) -> tuple[Feature, ...]:
     return msgspec.convert(columns(data_set), tuple[Feature, ...])
 
 
-def _rows_of(used: bytes, cohort: Cohort) -> tuple[PatientId, ...]:
-    bits = np.unpackbits(np.frombuffer(used, np.uint8), count=len(cohort.patients), bitorder="little")
-    return tuple(cohort.patients[row] for row in np.flatnonzero(bits).tolist())
-
-
-def _change(before: bytes, now: bytes) -> Change:
-    """How the rows that are used differ from the last ones that were committed. Both packed, over one cohort."""
-    size = max(len(before), len(now))
-    a, b = int.from_bytes(before.ljust(size, b"\0"), "little"), int.from_bytes(now.ljust(size, b"\0"), "little")
-    return Change(added=(b & ~a).bit_count(), removed=(a & ~b).bit_count())
-
-
-def _rows(tx: Connection, run: RunId, step: int, attempt: int) -> bytes:
-    return rights.rows_in(tx, run, step, attempt)
-
-
-def _sits_out(tx: Connection, run: RunId) -> None:
-    tx.execute(update(RUNS).where(RUNS.c.run == run).values(sits_out=True))
+def _packed(used: tuple[PatientId, ...], cohort: Cohort) -> bytes:
+    """The rows that were read, as bits, lowest first."""
+    read = frozenset(used)
+    on = np.fromiter((patient in read for patient in cohort.patients), np.bool_, len(cohort.patients))
+    return np.packbits(on, bitorder="little").tobytes()
 
 
 def _row(tx: Connection, run: str) -> RowMapping | None:

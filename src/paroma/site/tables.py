@@ -26,9 +26,7 @@ RUNS = Table(
     Column("state", LargeBinary, nullable=False),  # the machine's state, sealed
     Column("over", Boolean, nullable=False),
     Column("seq", BigInteger, nullable=False),  # the last change of consent before the current contribution was read
-    Column("committed", LargeBinary),  # bits of the last contribution that a vote committed
-    Column("cohort", String(64), nullable=False),  # id of the cohort, empty before the first
-    Column("sits_out", Boolean, nullable=False),  # without privacy, after a cohort shrank by less than the floor
+    Column("pending", LargeBinary),  # what the first vote for the current contribution will commit
     Column("opened", Float(53), nullable=False),
 )
 
@@ -56,6 +54,14 @@ MASKED = Table(
     Column("content", LargeBinary, nullable=False),
 )
 """Masked contributions that are too big for a message: durable before the first byte leaves."""
+
+MEMORY = Table(
+    "site_memory",
+    METADATA,
+    Column("only", Integer, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
+)
+"""What was committed without privacy: against sums that differ by a few patients. One row."""
 
 FLAGS = Table(
     "site_flags",

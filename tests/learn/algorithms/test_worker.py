@@ -78,11 +78,11 @@ def test_bits_are_read_afresh_for_each_batch_and_a_cached_copy_is_noticed(federa
     federation = federate([rows(2048)])
     plan = planning.plan(SUMMARY, FEATURES, federation.permit)
     walk = worker.batches(rows(2048), memoryview(live), planning.request(plan, planning.first(plan)))
-    start, alive, read = next(walk)
+    start, alive, _, read = next(walk)
     assert (start, int(alive.sum()), len(read["age"])) == (0, 1024, 1024)
     if isinstance(live, bytearray):
         live[128:] = bytes(128)  # everybody in the second batch withdraws now
-    assert sum(len(read["age"]) for _, _, read in walk) == second_batch
+    assert sum(len(read["age"]) for *_, read in walk) == second_batch
 
 
 @pytest.mark.promise(1)
@@ -184,7 +184,10 @@ def test_a_drawn_part_keeps_each_row_whatever_the_order_and_company(federate):
 def test_a_marked_part_takes_only_its_rows(federate):
     table = rows(500)
     _, update = computed(federate([table]), Statistics(features=("age",), rows=Marked(feature="sex", value=1.0)))
-    assert update.rows == int((table["sex"].to_numpy() == 1).sum())
+    women = np.flatnonzero(table["sex"].to_numpy() == 1)
+    assert update.rows == len(women)
+    assert update.selected == tuple(f"patient-0-{i}" for i in women)
+    assert len(update.patients) == 500
 
 
 @pytest.mark.promise(1)

@@ -13,12 +13,12 @@ def cohort(*patients):
     return [f"patient-{i}" for i in patients]
 
 
-def admit(state, patients, run="run-1", question="q1", study="study-1"):
-    memory.admit(state, run=run, study=study, question=question, patients=patients, floor=FLOOR)
+def admit(state, patients, *, run="run-1", question="q1", study="study-1", selection=""):
+    memory.admit(state, run=run, study=study, question=question, selection=selection, patients=patients, floor=FLOOR)
 
 
-def commit(state, patients, run="run-1", question="q1", study="study-1"):
-    return memory.commit(state, run=run, study=study, question=question, patients=patients)
+def commit(state, patients, *, run="run-1", question="q1", study="study-1", selection=""):
+    return memory.commit(state, run=run, study=study, question=question, selection=selection, patients=patients)
 
 
 @pytest.fixture
@@ -49,6 +49,14 @@ def test_every_earlier_answer_counts_not_only_the_last(committed):
     later = commit(committed, cohort(*range(10, 30)), run="run-2")
     with pytest.raises(DifferencingRefused):
         admit(later, cohort(*range(1, 20)), run="run-3")
+
+
+@pytest.mark.promise(1)
+def test_two_parts_that_differ_by_a_few_are_not_both_answered(committed):
+    with pytest.raises(DifferencingRefused):
+        admit(committed, cohort(*range(19)), run="run-2", question="q2", selection="part")
+    admit(committed, cohort(*range(10)), run="run-2", question="q2", selection="part")
+    admit(committed, cohort(*range(20, 40)), run="run-2", question="q2", selection="test")
 
 
 def test_another_attempt_with_the_same_patients_is_admitted(committed):

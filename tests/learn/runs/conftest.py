@@ -13,7 +13,7 @@ from paroma.kernel.ids import RunId, SiteId
 from paroma.kernel.randomness import SeededRandomness
 from paroma.learn.runs import hub, site
 from paroma.learn.runs.crypto import Combining, Signing
-from paroma.learn.runs.messages import FromHub, FromSite, OpenAttempt, Participant, RunInvitation, sha256
+from paroma.learn.runs.messages import Complete, FromHub, FromSite, OpenAttempt, Participant, RunInvitation, sha256
 from paroma.learn.secagg import masks, unmask
 from paroma.learn.secagg.layout import Field, Layout
 
@@ -55,7 +55,7 @@ class SeededKem:
 @dataclass
 class Programme:
     """What goes wrong. lost: site -> stage at which it dies for good. withdraws: site -> stage. Stages are the machine's words:
-    `set-up`, `open` (before the upload), `voting` (before its vote), `voted` (after its vote, before the answer)."""
+    `set-up`, `open` (before the upload), `voting` (before its vote), `voted` (after its first vote); a site may also be lost at `complete` (when the complete set comes)."""
 
     lost: dict = field(default_factory=dict)
     withdraws: dict = field(default_factory=dict)
@@ -66,7 +66,9 @@ class Programme:
 
 
 class Federation:
-    def __init__(self, n=4, *, m=3, c=0, attempts=3, questions=5, owners=None, programme=None, kem=None, key=HashKey, pace=None):
+    def __init__(
+        self, n=4, *, m=3, c=0, attempts=3, questions=5, owners=None, programme=None, kem=None, key=HashKey, pace=None
+    ):
         self.p = programme or Programme()
         self.rng = random.Random(self.p.seed)
         self.names = [SiteId(f"site-{i:02}") for i in range(n)]
@@ -94,9 +96,17 @@ class Federation:
             sites=n,
             most=1000,
         )
-        self.terms = site.Terms(permit="ab" * 32, m=m, c=c, attempts=attempts, questions=questions, participants=self.participants)
+        self.terms = site.Terms(
+            permit="ab" * 32, m=m, c=c, attempts=attempts, questions=questions, participants=self.participants
+        )
         self.plan = hub.Plan(
-            permit="ab" * 32, m=m, c=c, attempts=attempts, questions=questions, participants=self.participants, pace=pace or hub.Pace()
+            permit="ab" * 32,
+            m=m,
+            c=c,
+            attempts=attempts,
+            questions=questions,
+            participants=self.participants,
+            pace=pace or hub.Pace(),
         )
         self.disk = {}  # site -> its state's bytes
         self.hub_disk = b""
@@ -176,7 +186,9 @@ class Federation:
             match effect:
                 case site.Send():
                     if getattr(effect.message, "core", None) is not None:
-                        self.sent_uploads.setdefault((name, effect.message.core.entry), set()).add(effect.message.core.masked)
+                        self.sent_uploads.setdefault((name, effect.message.core.entry), set()).add(
+                            effect.message.core.masked
+                        )
                     self.queues[TO_HUB].append((name, msgspec.msgpack.encode(effect.message)))
                 case site.Compute():
                     self.compute(name, effect.entry)
@@ -197,7 +209,9 @@ class Federation:
             del self.p.withdraws[name]
             self.withdraw(name)
         inline = masked if self.rng.random() < 0.5 else None
-        self.at_site(name, site.Computed(entry=entry, masked=sha256(masked), size=len(masked), inline=inline, budget="00"))
+        self.at_site(
+            name, site.Computed(entry=entry, masked=sha256(masked), size=len(masked), inline=inline, budget="00")
+        )
 
     def masks_of(self, name):
         return site.masks_of(self.state(name), self.crypto[name])
@@ -233,7 +247,7 @@ class Federation:
             return
         if to not in self.disk:
             return
-        if isinstance(message, OpenAttempt) and self.p.lost.get(to) == "open":
+        if (type(message), self.p.lost.get(to)) in {(OpenAttempt, "open"), (Complete, "complete")}:
             self.dead.add(to)
         self.at_site(to, message)
         stage = self.stage(to)
@@ -275,7 +289,7 @@ class Federation:
             plains = self.values[name, entry]
             plain = plains[-1] if len(plains) == 1 else next(p for p in plains if self._is(name, entry, p, upload))
             for (_f, into), (_g, part) in zip(self.layout.parts(total), self.layout.parts(plain), strict=True):
-                into += part
+                np.add(into, part, out=into)
         return bytes(total)
 
     def _is(self, name, entry, plain, upload):

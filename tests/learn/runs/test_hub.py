@@ -23,10 +23,12 @@ def losses(n):
 def test_losses_below_a_third_never_stop_a_question(federation, programme, n):
     for a, b, e in losses(n):
         for k in range(n - threshold(n) - a - b + 1):  # so many may decline besides
-            stages = ["open"] * a + ["voting"] * b + ["voted"] * e
+            stages = ["open"] * a + ["voting"] * b + ["complete"] * e
             names = [f"site-{i:02}" for i in range(n)]
             p = programme(
-                lost=dict(zip(names, stages, strict=False)), withdraws=dict.fromkeys(names[len(names) - k :], "voting"), seed=a + b
+                lost=dict(zip(names, stages, strict=False)),
+                withdraws=dict.fromkeys(names[len(names) - k :], "voting"),
+                seed=a + b,
             )
             f = federation(n, m=2, programme=p)
             f.set_up()
@@ -71,7 +73,7 @@ def test_false_shares_are_named_and_the_sum_is_right(federation):
 
 def test_false_shares_of_pair_seeds_are_worked_around(federation, programme):
     """One lost before the upload, one after the vote: the seed between them is only in what the votes carry."""
-    f = federation(7, m=3, programme=programme(lost={"site-00": "open", "site-01": "voted"}))
+    f = federation(7, m=3, programme=programme(lost={"site-00": "open", "site-01": "complete"}))
     intercepted(
         f,
         Answer,
@@ -79,8 +81,10 @@ def test_false_shares_of_pair_seeds_are_worked_around(federation, programme):
     )
     f.set_up()
     f.ask()
-    assert not f.results  # 5 answers, one of them false, t = 5: too few are true, and the hub does not take a wrong seed
-    f = federation(10, m=3, programme=programme(lost={"site-00": "open", "site-01": "voted"}))
+    assert (
+        not f.results
+    )  # 5 answers, one of them false, t = 5: too few are true, and the hub does not take a wrong seed
+    f = federation(10, m=3, programme=programme(lost={"site-00": "open", "site-01": "complete"}))
     intercepted(
         f,
         Answer,
@@ -166,7 +170,7 @@ def test_a_site_that_is_known_to_be_away_is_not_waited_for(federation):
 
 def test_after_a_complete_set_was_handed_out_there_is_no_new_attempt(federation, programme):
     """Too many are lost after the vote: the hub asks again, and then gives up rather than repeat what was committed."""
-    lost = {"site-00": "voted", "site-01": "voted"}
+    lost = {"site-00": "complete", "site-01": "complete"}
     f = federation(4, programme=programme(lost=lost), pace=hub.Pace(patience=2))
     f.set_up()
     f.ask()

@@ -67,11 +67,19 @@ def shrunk(proposal, *names):
         pytest.param(lambda p: replace(p, members=p.members[:2]), id="too few"),
         pytest.param(lambda p: replace(p, members=p.members[::-1]), id="not in order"),
         pytest.param(lambda p: replace(p, members=(*p.members, p.members[-1])), id="one twice"),
-        pytest.param(lambda p: replace(p, members=(*p.members, messages.Member(site=SiteId("zz"), upload="0"))), id="a stranger"),
+        pytest.param(
+            lambda p: replace(p, members=(*p.members, messages.Member(site=SiteId("zz"), upload="0"))), id="a stranger"
+        ),
         pytest.param(lambda p: shrunk(p, "site-01"), id="without the site itself"),
-        pytest.param(lambda p: replace(p, members=(p.members[0], replace(p.members[1], upload="0"), *p.members[2:])), id="another upload"),
+        pytest.param(
+            lambda p: replace(p, members=(p.members[0], replace(p.members[1], upload="0"), *p.members[2:])),
+            id="another upload",
+        ),
         pytest.param(lambda p: replace(p, boxes=p.boxes[:-1]), id="a share missing"),
-        pytest.param(lambda p: replace(p, boxes=(*p.boxes[:-1], replace(p.boxes[-1], sealed=p.boxes[0].sealed))), id="a share of another"),
+        pytest.param(
+            lambda p: replace(p, boxes=(*p.boxes[:-1], replace(p.boxes[-1], sealed=p.boxes[0].sealed))),
+            id="a share of another",
+        ),
         pytest.param(lambda p: replace(p, entry="0" * 64), id="another attempt"),
     ],
 )
@@ -197,7 +205,9 @@ def test_an_opening_that_the_permit_does_not_say_is_not_entered(wire, change):
 
 
 @pytest.mark.promise(3)
-@pytest.mark.parametrize("entry", [b"", b"{}", b"[]", b"\xff", b'{"kind":"attempt-opened"}', b'{"kind":"attempt-opened", "run":1}'])
+@pytest.mark.parametrize(
+    "entry", [b"", b"{}", b"[]", b"\xff", b'{"kind":"attempt-opened"}', b'{"kind":"attempt-opened", "run":1}']
+)
 def test_garbage_in_place_of_an_entry_changes_nothing(wire, entry):
     opened, state = wire.before(ME, "OpenAttempt")
     rejected(wire.step(ME, state, replace(opened, entry=entry)), state)
@@ -283,9 +293,21 @@ def test_a_result_that_does_not_fit_its_hash_is_not_learned(wire):
 def test_keys_that_are_not_signed_or_not_this_runs_are_refused(federation):
     f = federation(4)
     f.start()
-    while not any(isinstance(msgspec.msgpack.decode(d, type=messages.FromHub), messages.AllKeys) for _, d in f.queues[ME]):
-        f.deliver(next(name for name, queue in f.queues.items() if queue and name != ME or name == ME and queue and ME not in f.disk))
-    everybody = next(m for _, d in f.queues[ME] if isinstance(m := msgspec.msgpack.decode(d, type=messages.FromHub), messages.AllKeys))
+    while not any(
+        isinstance(msgspec.msgpack.decode(d, type=messages.FromHub), messages.AllKeys) for _, d in f.queues[ME]
+    ):
+        f.deliver(
+            next(
+                name
+                for name, queue in f.queues.items()
+                if (queue and name != ME) or (name == ME and queue and ME not in f.disk)
+            )
+        )
+    everybody = next(
+        m
+        for _, d in f.queues[ME]
+        if isinstance(m := msgspec.msgpack.decode(d, type=messages.FromHub), messages.AllKeys)
+    )
     state = f.state(ME)
 
     def ask(keys):

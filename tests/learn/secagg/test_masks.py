@@ -40,7 +40,7 @@ def uploads(made, names, plain):
 def test_the_masked_sum_is_the_integer_sum_for_every_survivor_set_and_order(n, data):
     made, names = layout(n), [f"s{i}" for i in range(n)]
     draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    plain = {s: made.encode({"a": draw.integers(-10**4, 10**4, 5), "b": draw.uniform(-1e4, 1e4, 3)}) for s in names}
+    plain = {s: made.encode({"a": draw.integers(-(10**4), 10**4, 5), "b": draw.uniform(-1e4, 1e4, 3)}) for s in names}
     sent = uploads(made, names, plain)
     U = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
     outside = [s for s in names if s not in U]
@@ -65,7 +65,9 @@ def test_with_one_seed_missing_the_sum_stays_masked():
     right = unmask.total(made, (sent[s] for s in U), self_seeds, pair_seeds)
     for gone in U:
         some = {s: b for s, b in self_seeds.items() if s != gone}
-        assert not np.isin(np.frombuffer(unmask.total(made, (sent[s] for s in U), some, pair_seeds), "<u4")[:5], [3]).any()
+        assert not np.isin(
+            np.frombuffer(unmask.total(made, (sent[s] for s in U), some, pair_seeds), "<u4")[:5], [3]
+        ).any()
         less = {pair: s for pair, s in pair_seeds.items() if pair[0] != gone}
         assert unmask.total(made, (sent[s] for s in U), self_seeds, less) != right
 

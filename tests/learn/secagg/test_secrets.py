@@ -48,7 +48,12 @@ def test_a_point_of_low_order_is_refused():
         accept(x25519=bytes(32))
     with pytest.raises(AgreementFailed):
         agreement.offer(
-            KEM, agreement.make_keys(KEM, OsRandomness()), x25519=bytes(32), public=bytes(1184), context=b"", randomness=OsRandomness()
+            KEM,
+            agreement.make_keys(KEM, OsRandomness()),
+            x25519=bytes(32),
+            public=bytes(1184),
+            context=b"",
+            randomness=OsRandomness(),
         )
 
 
@@ -68,7 +73,10 @@ def test_expand_is_hkdf_with_sha256(secret, label, length):
 def test_no_two_purposes_share_a_seed():
     other = hashlib.sha256(b"another entry").hexdigest()
     all_of_them = [
-        f(secret, entry) for f in (seeds.self_seed, seeds.pair_seed) for secret in (b"1" * 32, b"2" * 32) for entry in (E, other)
+        f(secret, entry)
+        for f in (seeds.self_seed, seeds.pair_seed)
+        for secret in (b"1" * 32, b"2" * 32)
+        for entry in (E, other)
     ]
     all_of_them += [seeds.coefficients_key(b"1" * 32, E, what) for what in ("self", "pair a", "pair b")]
     assert len(set(all_of_them)) == len(all_of_them)
@@ -81,7 +89,13 @@ def test_a_box_opens_only_for_what_it_binds():
     box = sealing.seal(b"k" * 32, b"a share", **bound)
     assert sealing.open_box(b"k" * 32, box, **bound) == b"a share"
     assert len(box) == len(b"a share") + sealing.OVERHEAD_BYTES
-    for change in ({"entry": E[::-1]}, {"sender": "c"}, {"receiver": "c"}, {"what": "pairs"}, {"sender": "b", "receiver": "a"}):
+    for change in (
+        {"entry": E[::-1]},
+        {"sender": "c"},
+        {"receiver": "c"},
+        {"what": "pairs"},
+        {"sender": "b", "receiver": "a"},
+    ):
         with pytest.raises(sealing.BoxBroken):
             sealing.open_box(b"k" * 32, box, **{**bound, **change})
     for broken in (box[:-1], box[:3], b"", bytes([box[0] ^ 1]) + box[1:]):

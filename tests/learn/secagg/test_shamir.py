@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 
 import pytest
@@ -73,10 +74,8 @@ def test_sharing_again_gives_the_same_shares_and_another_key_gives_others():
 def test_a_malformed_share_is_refused_or_gives_another_secret(bad):
     shares = dict(enumerate(split(SECRET, 4, 3, b"key"), 1))
     shares[1] = bad
-    try:
+    with contextlib.suppress(SharesInvalid):
         assert combine(shares, 3) != SECRET
-    except SharesInvalid:
-        pass
 
 
 @pytest.mark.parametrize(("n", "t"), [(3, 3), (4, 3), (5, 4), (6, 5), (7, 5), (10, 7), (16, 11), (128, 86)])

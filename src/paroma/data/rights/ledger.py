@@ -194,14 +194,3 @@ def _use(rows: Sequence[Any]) -> UseOfRecords:
             for row in rows
         ),
     )
-
-
-def rows_in(tx: Connection, run: RunId, round_: int, attempt: int) -> bytes:
-    """The rows of its cohort that were read for this attempt, as packed bits, lowest first. Raises BadInput where nothing was read."""
-    where = (USES.c.run == run, USES.c.round == round_, USES.c.attempt == attempt)
-    rows = tx.execute(select(USES.c.rows).where(*where)).scalar_one_or_none()
-    if rows is None:
-        raise BadInput(
-            f"nothing was read for round {round_}, attempt {attempt}", do="ask for a round that this site took part in"
-        )
-    return bytes(rows)

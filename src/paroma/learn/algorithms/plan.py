@@ -141,6 +141,11 @@ def question(plan: Plan, step: Step) -> str:
     return canonical.digest(parts)
 
 
+def selection(plan: Plan) -> str:
+    """Hex SHA-256 of which rows the query is about; empty for all of them. What the memory of disclosures compares."""
+    return "" if plan.query.rows is None else canonical.digest(msgspec.to_builtins(plan.query.rows))
+
+
 def request(plan: Plan, step: Step) -> Request:
     """What a site tells its worker."""
     share = _share(plan)

@@ -48,10 +48,11 @@ def compute(payload: bytes, tables: list[memoryview]) -> bytes:
         raise TableUnfit(
             "the cohort is larger than the cap, or than its live bits", do="cap the cohort when it is assembled"
         )
-    used = np.zeros(rows, np.bool_)
+    used, selected = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
     total: dict[str, F64 | I64] = {}
-    for start, alive, read in batches(table, live, request):
+    for start, alive, chosen, read in batches(table, live, request):
         used[start : start + len(alive)] = alive
+        selected[start : start + len(alive)] = chosen
         part = _contribute(request, read)
         if request.bound is not None:
             # Public is how many were read. How many of them are selected, or complete, is a figure about patients: it
@@ -63,22 +64,23 @@ def compute(payload: bytes, tables: list[memoryview]) -> bytes:
     reply = Reply(
         totals=np.concatenate(totals).astype("<i8").tobytes(),
         used=np.packbits(used, bitorder="little").tobytes(),
+        selected=np.packbits(selected, bitorder="little").tobytes(),
         rows=counted,
     )
     return framing.pack(reply)
 
 
-def batches(table: pa.Table, live: memoryview, request: Request) -> Iterator[tuple[int, Bool, dict[str, F64]]]:
-    """The rows, a batch at a time: its first row, its live bits as they are at this moment, the columns of its live
-    rows.
+def batches(table: pa.Table, live: memoryview, request: Request) -> Iterator[tuple[int, Bool, Bool, dict[str, F64]]]:
+    """The rows, a batch at a time: its first row, its live bits as they are at this moment, those of them that
+    the query is about, and the columns of these.
 
-    The columns hold only the rows that the query is about. A batch in which nobody is alive is passed over.
+    A batch in which nobody is alive is passed over.
     """
     for start in range(0, table.num_rows, BATCH):
         size = min(BATCH, table.num_rows - start)
         alive = _bits(live, start, size)
         if alive.any():
-            yield start, alive, _read(table.slice(start, size), alive, request)
+            yield start, alive, *_read(table.slice(start, size), alive, request)
 
 
 def received(reply: bytes, request: Request, patients: Sequence[PatientId], *, attempt: str, question: str) -> Update:
@@ -87,20 +89,26 @@ def received(reply: bytes, request: Request, patients: Sequence[PatientId], *, a
     """
     length = sum(field.length for field in request.layout.fields)
     answer = framing.unpack(reply, Reply, 8 * length + len(patients) + 1024)
-    if len(answer.totals) != 8 * length or len(answer.used) != (len(patients) + 7) // 8:
+    bits = (len(patients) + 7) // 8
+    if len(answer.totals) != 8 * length or not len(answer.used) == len(answer.selected) == bits:
         raise ReplyUnfit(
             "the worker's reply has another size than was asked for", do="look into the site's worker notes"
         )
-    used = np.unpackbits(np.frombuffer(answer.used, np.uint8), count=len(patients), bitorder="little")
     return Update(
         attempt=attempt,
         question=question,
         layout=request.layout,
         totals=np.frombuffer(answer.totals, "<i8").astype(np.int64),
         rows=answer.rows,
-        patients=tuple(patients[i] for i in np.flatnonzero(used).tolist()),
+        patients=_named(answer.used, patients),
         bound=request.bound,
+        selected=_named(answer.selected, patients),
     )
+
+
+def _named(bits: bytes, patients: Sequence[PatientId]) -> tuple[PatientId, ...]:
+    on = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(patients), bitorder="little")
+    return tuple(patients[i] for i in np.flatnonzero(on).tolist())
 
 
 def _bits(live: memoryview, start: int, size: int) -> Bool:
@@ -109,12 +117,16 @@ def _bits(live: memoryview, start: int, size: int) -> Bool:
     return np.unpackbits(np.frombuffer(now, np.uint8), count=size, bitorder="little").astype(np.bool_)
 
 
-def _read(batch: pa.Table, alive: Bool, request: Request) -> dict[str, F64]:
+def _read(batch: pa.Table, alive: Bool, request: Request) -> tuple[Bool, dict[str, F64]]:
     if not alive.all():
-        batch = batch.filter(pa.array(alive))
+        # not `pa.array(alive)`: where pandas is installed that imports it, most of a second in every fork
+        packed = pa.py_buffer(np.packbits(alive, bitorder="little").tobytes())
+        batch = batch.filter(pa.Array.from_buffers(pa.bool_(), len(alive), [None, packed]))
     read = columns(batch, request.features)
     chosen = design.selected(read, request.query.rows, int(alive.sum()))
-    return {name: column[chosen] for name, column in read.items()}
+    selected = alive.copy()
+    selected[alive] = chosen
+    return selected, {name: column[chosen] for name, column in read.items()}
 
 
 def _contribute(request: Request, read: dict[str, F64]) -> dict[str, F64 | I64]:

@@ -63,8 +63,8 @@ def repeat(change: Change | None, floor: int, *, remembered: bool) -> Literal["c
         return "compute"
     if not remembered:
         raise DifferencingRefused(
-            "this question was answered before, and too few patients have come or gone since",
-            do="use the earlier answer, or ask again when the cohort has changed more",
+            "this question, or one about nearly the same patients, was answered before (differencing)",
+            do="use the earlier answer, or ask about a part that differs by more patients",
         )
     return "from memory"
 

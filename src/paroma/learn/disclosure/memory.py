@@ -31,11 +31,12 @@ class MemoryUnreadable(BadInput):
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A committed contribution. question: hex. cohort: digest of its patients' hashes, hex."""
+    """A committed contribution. question, selection: hex. cohort: digest of its patients' hashes."""
 
     run: RunId
     study: StudyId
     question: str
+    selection: str
     cohort: str
 
 
@@ -71,13 +72,21 @@ def decode(data: bytes) -> Memory:
 
 
 def admit(
-    memory: Memory, *, run: RunId, study: StudyId, question: str, patients: Sequence[PatientId], floor: int
+    memory: Memory,
+    *,
+    run: RunId,
+    study: StudyId,
+    question: str,
+    selection: str,
+    patients: Sequence[PatientId],
+    floor: int,
 ) -> None:
     """Check that committing the answer of `patients` discloses nothing about fewer than `floor` of them.
 
-    Raises SitsOut (the cohort lost fewer than the floor since the run's last commitment), or DifferencingRefused (the
-    same question was committed before, in any run of the study, and fewer than the floor came or went). Both stay at
-    the site.
+    selection: which rows the query is about, hex, empty for all; patients: they. Raises SitsOut (they are fewer, by
+    less than the floor, than at the run's last commitment), or DifferencingRefused: the same question was committed
+    before, in any run of the study, and fewer than the floor came or went; or another selection was that differs by so
+    few, as the parts [0, 0.5) and [0, 0.501) do. Both stay at the site.
     """
     now = _packed(memory, study, patients)
     last = next((line for line in reversed(memory.lines) if line.run == run), None)
@@ -86,16 +95,22 @@ def admit(
             "fewer patients than the floor have left the cohort since this site's last contribution to the run",
             do="leave the rest of this run to the other sites; a new run may take this site in again",
         )
-    for line in memory.lines:
-        if line.study == study and line.question == question:
-            control.repeat(_change(memory.cohorts[line.cohort], now), floor, remembered=False)
+    compared = {
+        line.cohort
+        for line in memory.lines
+        if line.study == study and (line.question == question or line.selection != selection)
+    }
+    for cohort in compared:
+        control.repeat(_change(memory.cohorts[cohort], now), floor, remembered=False)
 
 
-def commit(memory: Memory, *, run: RunId, study: StudyId, question: str, patients: Sequence[PatientId]) -> Memory:
+def commit(
+    memory: Memory, *, run: RunId, study: StudyId, question: str, selection: str, patients: Sequence[PatientId]
+) -> Memory:
     """Write down that the answer of `patients` was committed. The same again changes nothing."""
     now = _packed(memory, study, patients)
     cohort = hashlib.sha256(now).hexdigest()
-    line = Line(run=run, study=study, question=question, cohort=cohort)
+    line = Line(run=run, study=study, question=question, selection=selection, cohort=cohort)
     if line in memory.lines:
         return memory
     return Memory(key=memory.key, lines=(*memory.lines, line), cohorts=memory.cohorts | {cohort: now})

@@ -287,6 +287,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("entry"),
     )
     op.create_table(
+        "site_memory",
+        sa.Column("only", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("only"),
+    )
+    op.create_table(
         "site_permits",
         sa.Column("permit", sa.String(length=64), nullable=False),
         sa.Column("study", sa.String(length=64), nullable=False),
@@ -313,9 +319,7 @@ def upgrade() -> None:
         sa.Column("state", sa.LargeBinary(), nullable=False),
         sa.Column("over", sa.Boolean(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
-        sa.Column("committed", sa.LargeBinary(), nullable=True),
-        sa.Column("cohort", sa.String(length=64), nullable=False),
-        sa.Column("sits_out", sa.Boolean(), nullable=False),
+        sa.Column("pending", sa.LargeBinary(), nullable=True),
         sa.Column("opened", sa.Float(precision=53), nullable=False),
         sa.PrimaryKeyConstraint("run"),
     )

@@ -58,6 +58,12 @@ def offer(tx: Connection, log: LogName, *, k: int, now: float) -> Checkpoint:
     return head
 
 
+def offered_size(tx: Connection, log: LogName) -> int:
+    """The size of the checkpoint that is on offer, or of the head where nothing was offered yet."""
+    size = tx.execute(select(func.max(OFFERS.c.size)).where(OFFERS.c.log == log)).scalar()
+    return logs.checkpoint(tx, log).size if size is None else int(size)
+
+
 def take_in(tx: Connection, log: LogName, size: int, signature: Signature, key: NoteKey) -> None:
     """Keep a witness's cosignature over the checkpoint of `size` entries; of two by one witness the younger.
 

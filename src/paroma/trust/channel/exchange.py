@@ -85,7 +85,8 @@ class HubEnd:
                 self._parked.wake(to)
             if heard.new:
                 self._committed(site)
-            incoming = await self._next(site, asked, place, at_once=bool(heard.refusals))
+            at_once = bool(heard.refusals) or await self._heads.news(site)
+            incoming = await self._next(site, asked, place, at_once=at_once)
             answer = Exchanged(
                 received=heard.received,
                 acknowledged=heard.acknowledged,

@@ -185,6 +185,11 @@ class AtHub:
             return growth, ()  # over an offer that has given way to a newer one
         return growth, self._covered(tx)
 
+    async def news(self, site: str) -> bool:
+        """Whether a larger checkpoint is on offer than the site has seen."""
+        known = self._known.get(site, 0)
+        return await self._store.read(lambda tx: cosigning.offered_size(tx, logs.FEDERATION)) > known
+
     async def ours(self, site: str) -> tuple[str, ...]:
         """What goes along with an answer."""
         heads = await self._store.write(lambda tx: self._mine(tx, SiteId(site)))

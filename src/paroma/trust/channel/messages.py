@@ -99,3 +99,6 @@ class HubHeads(Protocol):
 
     async def theirs(self, site: str, heads: tuple[str, ...]) -> None:
         """Take the texts of `site`, before its messages. Raises Refused."""
+
+    async def news(self, site: str) -> bool:
+        """Whether the site should be told at once: its request is then not parked."""

@@ -116,11 +116,11 @@ class Honest:
         after, effects = site.step(at.state, event, self.model.crypto[at.state.me], lambda: self.clean(at))
         return [self.model.out(at, after, effects)]
 
-    def extra(self, at):  # noqa: ARG002
+    def extra(self, at):
         """Moves of its own: (name, Local)."""
         return ()
 
-    def spare_key(self, spare, tab):  # noqa: ARG002
+    def spare_key(self, spare, tab):
         return spare
 
 
@@ -161,7 +161,9 @@ class Model:
         state = site.SiteState(
             run=RunId("run"),
             me=me,
-            terms=site.Terms(permit="permit", m=self.m, c=self.c, attempts=self.attempts, questions=1, participants=self.participants),
+            terms=site.Terms(
+                permit="permit", m=self.m, c=self.c, attempts=self.attempts, questions=1, participants=self.participants
+            ),
             revision=1,
             secrets=site.Secrets(
                 keys=EphemeralKeys(x25519_private=b"", kem_private=b"", x25519=b"", kem=b""),
@@ -224,7 +226,7 @@ class Model:
         assert kind == "Answer"
         shares = 0
         for one in message.shares:
-            secret, x, what = Symbols.shares[one.share]
+            secret, x, _what = Symbols.shares[one.share]
             assert (secret, x) == (Symbols("").self_seed(one.site.encode(), message.entry), i + 1)
             shares |= 1 << self.place[one.site]
         seeds = 0
@@ -234,7 +236,7 @@ class Model:
         pairs = set()
         for one in message.pair_shares:
             k, d = self.place[one.member], self.place[one.outside]
-            secret, x, what = Symbols.shares[one.share]
+            secret, x, _ = Symbols.shares[one.share]
             assert (secret, x) == (Symbols("").pair_seed(self._pair(k, d), message.entry), i + 1)
             pairs.add((k, d))
         return {("answer", a, U, shares, seeds, frozenset(pairs))}
@@ -268,7 +270,9 @@ class Model:
             mine = Symbols(self.names[j])
             root = self.names[j].encode()
             share = mine.split(mine.self_seed(root, E), n=self.n, t=self.t, root=root, entry=E, what=what)[i]
-            sealed = mine.seal(self._pair(i, j), share, entry=E, sender=self.names[j], receiver=self.names[i], what=what)
+            sealed = mine.seal(
+                self._pair(i, j), share, entry=E, sender=self.names[j], receiver=self.names[i], what=what
+            )
             return Box(site=self.names[j], sealed=sealed)
         version = view.versions[a][j]
         if not version:
@@ -309,7 +313,7 @@ class Model:
             if found is None:
                 found = self.steps[key] = tuple(self._local_moves(i, x, view, withdrawn < self.withdrawals))
             for name, y in found:
-                yield name, i, state[:i] + (y,) + state[i + 1 :]
+                yield name, i, (*state[:i], y, *state[i + 1 :])
 
     def _local_moves(self, i, x, view, may_withdraw):
         at = self.locals[x]
@@ -342,7 +346,11 @@ class Model:
                 continue
             members = self.members(view, a, U, i)
             core = vote_statement(self.E[a], members)
-            signatures = [Signed(site=self.names[j], signature=self.votes[j, members].signature) for j in range(self.h) if signers >> j & 1]
+            signatures = [
+                Signed(site=self.names[j], signature=self.votes[j, members].signature)
+                for j in range(self.h)
+                if signers >> j & 1
+            ]
             signatures += [Signed(site=s, signature=Symbols(s).sign(core)) for s in self.names[self.h :]]
             boxes = tuple(box for j in range(self.n) if U >> j & 1 and (box := self._box(view, j, i, a)))
             pairs = tuple(
@@ -350,7 +358,9 @@ class Model:
                 for j in range(self.h)
                 if signers >> j & 1 and self.votes[j, members].boxes
             )
-            complete = Complete(entry=self.E[a], members=members, signatures=tuple(signatures), boxes=boxes, pair_boxes=pairs)
+            complete = Complete(
+                entry=self.E[a], members=members, signatures=tuple(signatures), boxes=boxes, pair_boxes=pairs
+            )
             yield from new(f"complete {U:b} of {a + 1}", self.driver.outcomes(at, complete))
 
     # --- renaming
@@ -378,11 +388,12 @@ class Model:
             facts = set()
             for f in at.facts:
                 if f[0] == "vote":
-                    f = (f[0], f[1], masks[f[2]])
+                    facts.add((f[0], f[1], masks[f[2]]))
                 elif f[0] == "answer":
-                    pairs = frozenset((where[k], where[d]) for k, d in f[5])
-                    f = (f[0], f[1], masks[f[2]], masks[f[3]], masks[f[4]], tuple(sorted(pairs)))
-                facts.add(f)
+                    pairs = tuple(sorted((where[k], where[d]) for k, d in f[5]))
+                    facts.add((f[0], f[1], masks[f[2]], masks[f[3]], masks[f[4]], pairs))
+                else:
+                    facts.add(f)
             a = now.opening.attempt - 1
             disk = (
                 a,
@@ -420,7 +431,7 @@ class Model:
         for i in range(self.h):
             for f in facts[i]:
                 if f[0] == "answer" and f[1] == a:
-                    _, _, U, shares, with_whom, pairs = f
+                    _, _, _, shares, with_whom, pairs = f
                     for j in range(self.h):
                         if shares >> j & 1:
                             holders[j].add(i)

@@ -105,7 +105,9 @@ def only_withholds_its_own_shares(Honest):
                     return [at]
                 if len(event.signatures) >= self.model.t:
                     core = vote_statement(event.entry, event.members)
-                    all_of_them = tuple(Signed(site=m.site, signature=self.model.crypto[m.site].sign(core)) for m in event.members)
+                    all_of_them = tuple(
+                        Signed(site=m.site, signature=self.model.crypto[m.site].sign(core)) for m in event.members
+                    )
                     event = replace(event, signatures=all_of_them)
             return super().outcomes(at, event)
 
@@ -172,7 +174,7 @@ def restores_an_older_disk(Honest):
     class Restored(Honest):
         """Keeps a backup, and goes on from it without looking at the anchor."""
 
-        anchored = staticmethod(lambda at: 0)
+        anchored = staticmethod(lambda _at: 0)
 
         def extra(self, at):
             if at.spare is None:

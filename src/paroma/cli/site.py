@@ -1,0 +1,193 @@
+"""`paroma site`: at a hospital's own machine, on its folder; and what its officer decides there."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paroma.cli import show
+from paroma.cli.show import Json, ProfileName
+from paroma.sdk.connection import talk_as
+from paroma.sdk.officer import Officer, Requested
+
+APP = show.app("A hospital's site: join, keep records, decide as its officer.")
+Folder = Annotated[Path, typer.Option("--folder", help="The site's folder.")]
+PermitName = Annotated[str, typer.Argument(help="The permit's id.")]
+HERE = Path("site")
+
+
+@APP.command()
+def join(
+    invitation: Annotated[str, typer.Argument(help="The `paroma-join:` line that you were given.")],
+    *,
+    title: Annotated[str, typer.Option(help="What the hospital is called.")],
+    owner: Annotated[str, typer.Option(help="The organisation that owns it.")],
+    folder: Folder = HERE,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of its own pages, on this machine.")] = 8480,
+    json: Json = False,
+) -> None:
+    """Join a federation: keys are made here and stay here. Safe to repeat."""
+    from paroma.site import commands
+
+    made = commands.join(invitation, folder, owner=owner, title=title, port=port)
+    had = "had joined before" if made.again else "joined"
+    text = f"{title} {had}: {made.site} at {made.hub}\n  next: paroma site run --folder {folder}"
+    show.done(made, text, json=json)
+
+
+@APP.command()
+def run(folder: Folder = HERE, *, json: Json = False) -> None:
+    """Talk with the hub and serve the pages until Ctrl-C."""
+    from paroma.site import commands
+    from paroma.site.settings import SiteSettings
+
+    def ready(settings: SiteSettings) -> None:
+        show.done({"pages": settings.origin}, f"the pages are at {settings.origin}", json=json)
+
+    commands.run(folder, ready)
+
+
+@APP.command()
+def load(
+    files: Annotated[list[Path], typer.Argument(help="FHIR R4 NDJSON files.")],
+    *,
+    data_set: Annotated[Path, typer.Option("--data-set", help="The data set's description (JSON).")],
+    folder: Folder = HERE,
+    json: Json = False,
+) -> None:
+    """Bring records and consents into the vault, all or nothing, and offer the data set."""
+    from paroma.site import commands
+
+    brought = commands.load(folder, files, data_set)
+    text = (
+        f"{brought.patients} patients, {brought.records} records, {brought.consents} consents brought in; "
+        f"{brought.unchanged} patients unchanged"
+    )
+    if brought.unclear:
+        text += f"\nto be asked, their consent cannot be computed: {', '.join(brought.unclear)}"
+    show.done(brought, text, json=json)
+
+
+@APP.command("patient-link")
+def patient_link(
+    patient: Annotated[str, typer.Argument(help="The patient's id.")], folder: Folder = HERE, *, json: Json = False
+) -> None:
+    """Print an address that opens a patient's pages: once, in one browser, within 15 minutes."""
+    from paroma.site import commands
+
+    url = commands.patient_link(folder, patient)
+    show.done({"url": url}, url, json=json)
+
+
+@APP.command("officer-link")
+def officer_link(
+    name: Annotated[str, typer.Argument(help="The officer's name.")], folder: Folder = HERE, *, json: Json = False
+) -> None:
+    """Print one line that lets one officer log in. Pass it on like a password."""
+    from paroma.site import commands
+
+    line = commands.officer_link(folder, name)
+    show.done({"line": line, "name": name}, line, json=json)
+
+
+@APP.command()
+def doctor(*, json: Json = False) -> None:
+    """List every wall of the sandbox on this machine. Exit 1 where one that is required does not stand."""
+    from paroma.site import commands
+
+    walls = commands.doctor()
+    sound = all(wall.there or not wall.required for wall in walls)
+    rows = [
+        (wall.name, "stands" if wall.there else "MISSING", "required" if wall.required else "wished for", wall.why)
+        for wall in walls
+    ]
+    show.done({"walls": walls, "sound": sound}, show.table(("wall", "", "", "why"), rows, none="no wall"), json=json)
+    if not sound:
+        raise typer.Exit(1)
+
+
+@APP.command()
+def status(profile: ProfileName = None, *, json: Json = False) -> None:
+    """How the site is: line, logs, walls, pause."""
+    officer = _officer(profile)
+    found = officer.site()
+    missing = [wall.name for wall in found.walls if not wall.there]
+    seen = found.federation_log
+    lines = [
+        ("site", f"{found.title} ({found.site}), owned by {found.owner}"),
+        ("hub", f"{found.hub}, {found.status}"),
+        ("paused", "yes: it takes part in nothing" if found.paused else "no"),
+        ("patients", str(found.patients)),
+        ("own log", f"{found.log.size} entries" + (f", TROUBLE: {found.log.trouble}" if found.log.trouble else "")),
+        ("federation log", f"{seen.size} entries" + (f", TROUBLE: {seen.trouble}" if seen.trouble else "")),
+        ("walls missing", ", ".join(missing) or "none"),
+    ]
+    _close(officer)
+    show.done(found, show.facts(lines), json=json)
+
+
+@APP.command()
+def requests(profile: ProfileName = None, *, json: Json = False) -> None:
+    """What is asked of this hospital."""
+    officer = _officer(profile)
+    found = officer.requests()
+    _close(officer)
+    rows = [(one.permit.title, one.permit.purpose, one.asked_by, one.state, one.permit.id) for one in found]
+    text = show.table(("study", "purpose", "asked by", "state", "permit"), rows, none="nothing is asked")
+    show.done({"requests": found}, text, json=json)
+
+
+@APP.command()
+def sign(name: PermitName, profile: ProfileName = None, *, json: Json = False) -> None:
+    """Sign a permit with your own key, made on this machine."""
+    officer = _officer(profile)
+    found = officer.sign(name)
+    _close(officer)
+    _said("signed", found, json=json)
+
+
+@APP.command()
+def refuse(
+    name: PermitName,
+    reason: Annotated[str, typer.Option(help="Why, in words that the applicant reads.")],
+    profile: ProfileName = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Say no to a permit, with a reason."""
+    officer = _officer(profile)
+    found = officer.refuse(name, reason)
+    _close(officer)
+    _said("refused", found, json=json)
+
+
+@APP.command()
+def pause(profile: ProfileName = None, *, json: Json = False) -> None:
+    """Take part in nothing until `resume`; withdrawals are recorded all the same."""
+    officer = _officer(profile)
+    officer.pause()
+    _close(officer)
+    show.done({"paused": True}, "paused: this hospital takes part in nothing until `paroma site resume`", json=json)
+
+
+@APP.command()
+def resume(profile: ProfileName = None, *, json: Json = False) -> None:
+    """Take part again."""
+    officer = _officer(profile)
+    officer.resume()
+    _close(officer)
+    show.done({"paused": False}, "this hospital takes part again", json=json)
+
+
+def _officer(profile: str | None) -> Officer:
+    return Officer(talk_as(profile))
+
+
+def _close(officer: Officer) -> None:
+    officer.talk.close()
+
+
+def _said(what: str, asked: Requested, *, json: bool) -> None:
+    permit = asked.permit
+    text = f"{what}: {permit.title}, for {permit.purpose}, asked by {asked.asked_by}"
+    show.done({"permit": permit.id, "state": what}, text, json=json)

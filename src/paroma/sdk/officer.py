@@ -1,0 +1,112 @@
+"""A hospital's officer at their own site: what is asked, yes or no, and the pause."""
+
+from typing import Literal
+
+import msgspec
+
+from paroma.kernel.errors import BadInput
+from paroma.kernel.ids import PersonId, SiteId, printable
+from paroma.sdk.talk import Talk
+from paroma.trust.permit import permit as permits
+from paroma.trust.permit.permit import Permit
+
+
+class RequestUnknown(BadInput):
+    """Nobody asks this hospital for such a permit."""
+
+
+class LogSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A log as the site sees it. trouble: what is wrong with it, or empty."""
+
+    size: int
+    trouble: str | None = None
+    cosigned: int | bool | None = None
+
+
+class WallSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A wall of the sandbox: whether it stands, and why not."""
+
+    name: str
+    there: bool
+    why: str = ""
+
+
+class SiteSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """The site, for its officer. runs: as the site lists them."""
+
+    site: SiteId
+    title: str
+    owner: str
+    hub: str
+    status: str
+    log: LogSeen
+    federation_log: LogSeen
+    walls: tuple[WallSeen, ...]
+    paused: bool
+    patients: int
+    runs: list[object] = []
+
+
+class Requested(msgspec.Struct, frozen=True, kw_only=True):
+    """A permit that somebody asks for. reasons: of the site's own policies, where they say no."""
+
+    permit: Permit
+    asked_by: str
+    benefit: str
+    state: Literal["waiting", "signed", "refused", "valid", "revoked"]
+    reasons: list[object] = []
+    patients: int | None = None
+
+
+class _Link(msgspec.Struct, frozen=True):
+    url: str
+
+
+class Officer:
+    """An officer's connection to their site."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.talk = talk
+
+    def site(self) -> SiteSeen:
+        """How the site is."""
+        return self.talk.get("/api/site", SiteSeen)
+
+    def requests(self) -> tuple[Requested, ...]:
+        """What is asked of this hospital."""
+        return self.talk.get("/api/requests", tuple[Requested, ...])
+
+    def request(self, permit: str) -> Requested:
+        """The request for this permit. Raises RequestUnknown."""
+        for one in self.requests():
+            if one.permit.id == permit:
+                return one
+        raise RequestUnknown(
+            f"nobody asks this hospital for permit `{printable(permit)}`", do="list them: `paroma site requests`"
+        )
+
+    def sign(self, permit: str) -> Requested:
+        """Sign exactly the permit that was asked for, with the officer's own key, here. Raises PermitInvalid."""
+        asked = self.request(permit)
+        person, site = PersonId(self.talk.profile.person), self.site().site
+        signature = permits.sign(asked.permit, site, person, self.talk.key, float(int(self.talk.clock.now())))
+        self.talk.act(f"/api/requests/{asked.permit.id}/sign", signature)
+        return asked
+
+    def refuse(self, permit: str, reason: str) -> Requested:
+        """Say no, with a reason that the applicant reads."""
+        asked = self.request(permit)
+        self.talk.act(f"/api/requests/{asked.permit.id}/refuse", {"reason": reason})
+        return asked
+
+    def pause(self) -> None:
+        """Take part in nothing until `resume`. Withdrawals are recorded all the same."""
+        self.talk.act("/api/pause")
+
+    def resume(self) -> None:
+        """Take part again."""
+        self.talk.act("/api/resume")
+
+    def link(self, to: str = "/") -> str:
+        """An address that opens the page `to` in a browser, once, within 15 minutes."""
+        return self.talk.post("/people/browser-link", {"to": to}, _Link).url
