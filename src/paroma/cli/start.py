@@ -6,7 +6,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-import paroma
+from paroma.kernel.release import VERSION
 
 if TYPE_CHECKING:
     import typer
@@ -28,9 +28,9 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if first == "--version":
         if "--json" in arguments:
-            print(f'{{"version": "{paroma.__version__}"}}')
+            print(f'{{"version": "{VERSION}"}}')
         else:
-            print(f"paroma {paroma.__version__}")
+            print(f"paroma {VERSION}")
         return 0
     group = GROUPS.get(first)
     if group is None:

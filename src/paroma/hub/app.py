@@ -9,11 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-import paroma
 from paroma.hub.api.line import LineRoutes
 from paroma.hub.api.pages import PageRoutes
 from paroma.hub.api.people import PeopleRoutes
 from paroma.hub.parts import Hub
+from paroma.kernel.release import VERSION
 from paroma.trust.identity.people import Person
 from paroma.web.console.run import closed_page
 from paroma.web.kit.http import HANDLERS, Guarded, page, static
@@ -24,9 +24,7 @@ def sign_in_of(hub: Hub) -> SignIn:
     """How people and sites get in here."""
 
     def closed(headline: str, what_to_do: str) -> Response:
-        shown = closed_page(
-            federation=hub.settings.name, headline=headline, what_to_do=what_to_do, release=paroma.__version__
-        )
+        shown = closed_page(federation=hub.settings.name, headline=headline, what_to_do=what_to_do, release=VERSION)
         return page(shown, 403)
 
     def enrolled(tx: Connection, person: Person) -> None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from paroma.trust.audit.journal import Journal
 from paroma.kernel.store.database import Store
+from paroma.trust.audit.journal import Journal
 from paroma.trust.identity.people import Person
 from paroma.trust.policy.decide import Ask, Decision, Policies, decide
 from paroma.trust.policy.facts import Entity, Facts

@@ -12,9 +12,8 @@ from pathlib import Path
 from sqlalchemy import Connection, MetaData
 
 from paroma.data.catalogue.data_set import Offered
-from paroma.hub import proposals, tables
+from paroma.hub import proposals, reports, tables
 from paroma.hub.gate import Gate
-from paroma.trust.audit.journal import Journal
 from paroma.hub.proposals import Post
 from paroma.hub.runs import Runs
 from paroma.hub.settings import HubSettings
@@ -28,7 +27,8 @@ from paroma.kernel.store import migrations, tables as store_tables
 from paroma.kernel.store.database import Store, open_store
 from paroma.kernel.wire import framing
 from paroma.learn.runs.messages import FromSite
-from paroma.trust.audit import cosignatures, log as logs, tables as audit_tables
+from paroma.trust.audit import log as logs, tables as audit_tables
+from paroma.trust.audit.journal import Journal
 from paroma.trust.audit.notes import CheckpointSigner, NoteKey
 from paroma.trust.channel import tables as channel_tables
 from paroma.trust.channel.exchange import HubEnd
@@ -157,7 +157,7 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
     heads = AtHub(
         store,
         key_of=lambda tx, site: NoteKey.parse(members.member(tx, site).log_vkey),
-        quorum=_quorum,
+        quorum=reports.quorum_of,
         covered=runs.release,
         clock=ports.clock,
         wake=parked.wake,
@@ -192,12 +192,6 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
     )
     store.write_now(lambda tx: logs.begin(tx, logs.FEDERATION, signer))
     return hub
-
-
-def _quorum(tx: Connection) -> int:
-    """Cosignatures that make a checkpoint done: of all members that may take part."""
-    n = sum(m.status in members.TAKES_PART for m in members.members(tx))
-    return cosignatures.quorum(n, 0) if n else 1
 
 
 def _hear(tx: Connection, site: SiteId, body: bytes, hub: Hub) -> set[SiteId]:

@@ -10,7 +10,6 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from paroma.data.catalogue.data_set import DataSet, Offered
-from paroma.trust.audit.journal import Journal
 from paroma.hub.tables import OFFERS, PERMITS
 from paroma.kernel import ids
 from paroma.kernel.clock import Clock
@@ -19,6 +18,7 @@ from paroma.kernel.ids import DataSetId, PermitId, PersonId, SiteId, StudyId, pr
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store.database import upsert
 from paroma.kernel.wire import framing
+from paroma.trust.audit.journal import Journal
 from paroma.trust.channel import mailbox
 from paroma.trust.federation import members
 from paroma.trust.permit import permit as permits

@@ -16,6 +16,7 @@ from paroma.learn.dp import accountants
 from paroma.learn.runs import hub as machine
 from paroma.learn.runs.report import Happened, Progress, Proof, RunReport, SiteSeen, Status
 from paroma.trust.audit import checkpoint as checkpoints, cosigning, log as logs
+from paroma.trust.audit.cosignatures import quorum
 from paroma.trust.audit.notes import Note
 from paroma.trust.audit.tiles import CHECKPOINT
 from paroma.trust.federation import members
@@ -101,8 +102,14 @@ def log_file(tx: Connection, path: str) -> bytes:
     """A file of the federation log. `checkpoint` is the largest one that a quorum has cosigned, else the head alone."""
     if path != CHECKPOINT:
         return logs.serve(tx, logs.FEDERATION, path)
-    note = cosigning.cosigned_note(tx, logs.FEDERATION, 1)
+    note = cosigning.cosigned_note(tx, logs.FEDERATION, quorum_of(tx))
     return (note or logs.checkpoint(tx, logs.FEDERATION).note).encode()
+
+
+def quorum_of(tx: Connection) -> int:
+    """Cosignatures that make a checkpoint done: a quorum of all members that may take part."""
+    n = sum(m.status in members.TAKES_PART for m in members.members(tx))
+    return quorum(n, 0) if n else 1
 
 
 def _measure(query: Query, *, private: bool) -> str:
@@ -115,7 +122,7 @@ def _proof(tx: Connection, story: tuple[Happened, ...]) -> Proof | None:
     if not story:
         return None
     last = story[-1].entry
-    note = cosigning.cosigned_note(tx, logs.FEDERATION, 1)
+    note = cosigning.cosigned_note(tx, logs.FEDERATION, quorum_of(tx))
     cosigned = None
     if note is not None and checkpoints.peek(note)[1] > last:
         cosigned = len(Note.parse(note).signatures) - 1  # beside the log's own

@@ -18,7 +18,6 @@ from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from paroma.data.catalogue.data_set import DataSet, columns
 from paroma.hub import proposals
-from paroma.trust.audit.journal import Journal
 from paroma.hub.tables import ATTEMPTS, HELD, RUNS, UPLOADS
 from paroma.kernel import ids
 from paroma.kernel.blocking import Blocking
@@ -39,6 +38,7 @@ from paroma.learn.runs.messages import FromSite, Participant, Proposal, Uploaded
 from paroma.learn.runs.report import Happened, Progress
 from paroma.learn.secagg import unmask
 from paroma.trust.audit import cosignatures, covered, log as logs
+from paroma.trust.audit.journal import Journal
 from paroma.trust.channel import mailbox, uploads
 from paroma.trust.channel.uploads import Uploads
 from paroma.trust.federation import members
@@ -325,7 +325,7 @@ class Runs:
                 now.tell(Happened(what=f"Round {step}: voted by all who sent, then added up.", at=at, entry=number))
                 return self._next(tx, now, step, total, at)
             case machine.Failed(why=why):
-                now.end("failed" if now.status not in {"stopped"} else "stopped", why, at)
+                now.end("failed" if now.status != "stopped" else "stopped", why, at)
                 number = self._log.write(tx, "run-ended", run=run, finished=False, reason=why)
                 now.tell(Happened(what=f"The run ended: {why}.", at=at, entry=number))
             case machine.Suspected(sites=sites, why=why):

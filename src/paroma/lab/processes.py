@@ -160,7 +160,7 @@ def call(
             text=True,
             timeout=seconds,
             check=False,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  # as above
+            preexec_fn=_die_with_parent,  # as above
         )
     except subprocess.TimeoutExpired as problem:
         raise ProcessFailed(f"`{_said(arguments)}` took longer than {seconds:g} s", do="look at its log") from problem

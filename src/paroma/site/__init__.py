@@ -1,1 +1,1 @@
-"""The site: vault, consents, patient portal, officer's interface, the local decision, the worker. Start at `parts.open_site`, then `app`."""
+"""The site: vault, consents, portal, officer's interface, local decision, worker. Start at `parts.open_site`, then `app`."""

@@ -14,11 +14,11 @@ from paroma.data.consent import state as consent
 from paroma.data.vault.vault import open_vault
 from paroma.kernel import settings as kernel_settings
 from paroma.kernel.blocking import Inline, Threads
-from paroma.kernel.clock import SystemClock
-from paroma.kernel.disk import SystemDisk
+from paroma.kernel.clock import Clock, SystemClock
+from paroma.kernel.disk import Disk, SystemDisk
 from paroma.kernel.errors import BadInput, Refused
 from paroma.kernel.ids import PatientId, printable
-from paroma.kernel.randomness import OsRandomness
+from paroma.kernel.randomness import OsRandomness, Randomness
 from paroma.kernel.store import migrations
 from paroma.kernel.store.database import Store, open_store
 from paroma.kernel.wire.network import HttpsNetwork, Network, trusting, trusting_nobody_yet
@@ -52,7 +52,19 @@ class Joined:
 
 def join(line: str, folder: Path, *, owner: str, title: str, port: int = 8480) -> Joined:
     """Join a federation with one line: keys are made here and stay here, nothing is carried by hand. Safe to repeat."""
-    return asyncio.run(join_over(line, folder, owner=owner, title=title, port=port, networks=_networks))
+    return asyncio.run(
+        join_over(
+            line,
+            folder,
+            owner=owner,
+            title=title,
+            port=port,
+            networks=_networks,
+            clock=SystemClock(),
+            randomness=OsRandomness(),
+            disk=SystemDisk(),
+        )
+    )
 
 
 def _networks(url: str, authority: bytes | None) -> Network:
@@ -67,13 +79,15 @@ async def join_over(
     title: str,
     port: int,
     networks: Callable[[str, bytes | None], Network],
+    clock: Clock,
+    randomness: Randomness,
+    disk: Disk,
 ) -> Joined:
     """`join` over a network: networks(origin, authority or None before it is known)."""
-    clock, randomness, disk = SystemClock(), OsRandomness(), SystemDisk()
     invitation = invitations.parse(line)
     settings = SiteSettings(folder=folder, title=title, port=port)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if (folder / MEMBER).exists():
+    if (folder / MEMBER).exists():  # a command: nothing else waits in this loop
         there = member_of(settings)
         if there.hub != invitation.url:
             raise Refused(

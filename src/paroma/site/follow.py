@@ -93,11 +93,7 @@ class Follower:
                 files = await self._fetch(edge.size, accepted)
                 found = await self._blocking.run(lambda: _proved(files, accepted, edge))
             except LogInconsistent as problem:
-                await self._store.write(
-                    lambda tx: witness.mark_broken(
-                        tx, self._key.name, problem.what, note=accepted.note, at=self._clock.now()
-                    )
-                )
+                await self._mark(accepted, problem.what)
                 raise
             except BaseException:
                 self._whole = whole
@@ -111,11 +107,16 @@ class Follower:
 
             await self._store.write(keep)
 
+    async def _mark(self, accepted: Checkpoint, what: str) -> None:
+        """Durably: from here on nothing is used that rests on this log."""
+        name, now = self._key.name, self._clock.now()
+        await self._store.write(lambda tx: witness.mark_broken(tx, name, what, note=accepted.note, at=now))
+
     async def _fetch(self, old: int, accepted: Checkpoint) -> dict[str, bytes]:
         files: dict[str, bytes] = {}
         for where in needed(old, accepted.size):
             reply = await self._caller.call("GET", f"/log/{where.path}", wait=FETCH_SECONDS)
-            if reply.status != 200:  # noqa: PLR2004  # HTTP
+            if reply.status != 200:  # HTTP
                 raise refused_by(reply)
             files[where.path] = reply.body
         return files

@@ -50,7 +50,7 @@ from paroma.trust.channel.line import Arrival, Events, Line
 from paroma.trust.channel.messages import MOST_MESSAGE, Refusal
 from paroma.trust.federation import members, tables as federation_tables
 from paroma.trust.federation.messages import OfficerNamed
-from paroma.trust.identity import epoch, people, tables as identity_tables
+from paroma.trust.identity import epoch, tables as identity_tables
 from paroma.trust.identity.clients import Issuer
 from paroma.trust.identity.nonces import Nonces
 from paroma.trust.identity.people import Person
@@ -168,7 +168,7 @@ class Site:
             seconds = self.ports.clock.monotonic() - began
             row = {"number": made.number, "entry": number, "seconds": seconds}
             tx.execute(upsert(tx, RECEIPTS).values(row).on_conflict_do_nothing())
-            self.rounds.withdrawn(tx, patient)
+            self.rounds.withdrawn(tx)
             return made, number
 
         try:

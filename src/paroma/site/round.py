@@ -228,8 +228,8 @@ class Rounds:
         self._follow(await self._p.store.write(move))
         self._p.wake()
 
-    def withdrawn(self, tx: Connection, patient: PatientId) -> None:
-        """In the transaction that writes a withdrawal: tell every run that is not over. Call `settled` after the commit."""
+    def withdrawn(self, tx: Connection) -> None:
+        """In the transaction that wrote a withdrawal: tell every run that is not over. Call `settled` after the commit."""
         for row in _open_runs(tx):
             clean = self._clean(tx, row)
             self._move(
@@ -333,11 +333,11 @@ class Rounds:
             self._anchor(state, before)
             tx.execute(update(RUNS).where(RUNS.c.run == row["run"]).values(state=self._seal(state), over=state.over))
         for effect in effects:
-            self._do(tx, row, state, effect, after)
+            self._do(tx, row, effect, after)
         if mail:
             self._send(tx, state, effects, mark)
 
-    def _do(self, tx: Connection, row: RowMapping, state: SiteState, effect: machine.Effect, after: _After) -> None:
+    def _do(self, tx: Connection, row: RowMapping, effect: machine.Effect, after: _After) -> None:
         journal, run = self._p.journal, RunId(row["run"])
         match effect:
             case machine.Compute():

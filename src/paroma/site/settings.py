@@ -52,7 +52,7 @@ class SiteSettings:
         return (self.folder / "root-1", self.folder / "root-2")
 
     def __post_init__(self) -> None:
-        if self.replicas and len(self.replicas) < 2:  # noqa: PLR2004  # a key on one disk dies with it
+        if self.replicas and len(self.replicas) < 2:  # a key on one disk dies with it
             raise BadInput("`replicas` names one folder", do="name at least two, on different disks")
 
 

@@ -158,7 +158,7 @@ ORDER = Override(id="o", purpose="scientific-research", study="", law="Law 1", s
         pytest.param([says()], [], [], Use(purpose="whatever"), False, "unknown purpose", id="unknown purpose"),
     ],
 )
-def test_who_may_be_used(consents, choices, overrides, use, allowed, rule):  # noqa: PLR0917  # the columns of the table
+def test_who_may_be_used(consents, choices, overrides, use, allowed, rule):  # the columns of the table
     verdict = evaluate(consents, choices, overrides, use, NOW)
     assert verdict.allowed is allowed
     assert rule is None or verdict.rule == rule

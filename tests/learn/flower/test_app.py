@@ -1,6 +1,6 @@
 """An app that somebody else wrote runs unchanged, and gives what Flower's own averaging gives."""
 
-# ruff: noqa: PLR0917 - fixtures are asked for by name
+
 
 import contextlib
 import sys

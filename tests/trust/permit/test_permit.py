@@ -216,7 +216,7 @@ IMPOSSIBLE = [
 
 @pytest.mark.promise(3)
 @pytest.mark.parametrize(("edit", "sentence"), [pytest.param(*row, id=row[1]) for row in IMPOSSIBLE])
-def test_a_permit_that_contradicts_itself_is_neither_signed_nor_accepted(  # noqa: PLR0917  # fixtures
+def test_a_permit_that_contradicts_itself_is_neither_signed_nor_accepted(  # fixtures
     permit, signed, officers, keys, words, edit, sentence
 ):
     wrong = change(permit, **edit)

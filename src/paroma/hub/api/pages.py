@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-import paroma
 from paroma.hub import reports
 from paroma.hub.api.people import PeopleRoutes
 from paroma.hub.parts import Hub
 from paroma.kernel.ids import PersonId, RunId
+from paroma.kernel.release import VERSION
 from paroma.learn.algorithms.query import Fitted, Judged, Summary
 from paroma.learn.runs.report import RunReport
 from paroma.trust.identity import people
@@ -56,9 +56,7 @@ class PageRoutes:
                 report = await self._report(run)
                 rows.append((report.run, report.title, report.status, report.opened))
         return page(
-            pages.runs_page(
-                tuple(rows), federation=self._hub.settings.name, person=person.name, release=paroma.__version__
-            )
+            pages.runs_page(tuple(rows), federation=self._hub.settings.name, person=person.name, release=VERSION)
         )
 
     async def run(self, request: Request) -> Response:
@@ -70,9 +68,7 @@ class PageRoutes:
         run = RunId(request.path_params["run"])
         await self._people.allowed_run(person, run)
         view = view_of(await self._report(run))
-        return page(
-            pages.run_page(view, federation=self._hub.settings.name, person=person.name, release=paroma.__version__)
-        )
+        return page(pages.run_page(view, federation=self._hub.settings.name, person=person.name, release=VERSION))
 
     async def table(self, request: Request) -> Response:
         """The figures of a run as CSV."""
@@ -166,7 +162,7 @@ def view_of(report: RunReport) -> RunView:
 
 def about(count: float) -> str:
     """A count as a scientist may see it: to two figures, so that one person more or less never shows."""
-    if count < 100:  # noqa: PLR2004  # below, two figures would be exact
+    if count < 100:  # below, two figures would be exact
         return f"about {round(count, -1):.0f}"
     digits = len(str(int(count))) - 2
     return f"about {round(count / 10**digits) * 10**digits:.0f}"
@@ -206,7 +202,7 @@ def _effects(fitted: Fitted) -> tuple[Effect, ...]:
         return ()
     found = []
     for name, b, error in zip(fitted.terms, fitted.raw, fitted.raw_errors, strict=True):
-        if name != "intercept" and abs(b) + Z95 * error < 20:  # noqa: PLR2004  # beyond this a ratio says nothing on a chart
+        if name != "intercept" and abs(b) + Z95 * error < 20:  # beyond this a ratio says nothing on a chart
             found.append(Effect(name=name, ratio=exp(b), low=exp(b - Z95 * error), high=exp(b + Z95 * error)))
     return tuple(found)
 
@@ -228,7 +224,7 @@ def _headline(report: RunReport) -> str:
 
 
 def _curve_finding(values: tuple[float, ...], measure: str) -> str:
-    if len(values) < 2 or values[0] <= 0:  # noqa: PLR2004  # one point is no curve
+    if len(values) < 2 or values[0] <= 0:  # one point is no curve
         return measure
     change = 100 * (1 - values[-1] / values[0])
     return (

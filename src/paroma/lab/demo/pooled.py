@@ -61,7 +61,9 @@ class Pooled:
     def counts(self, name: str) -> dict[str, int]:
         """How many rows have each level of a category, or `no` and `yes`."""
         feature = self.features[name]
-        levels = {"no": 0.0, "yes": 1.0} if feature.kind == "truth" else {level: float(level) for level in feature.levels}
+        levels = (
+            {"no": 0.0, "yes": 1.0} if feature.kind == "truth" else {level: float(level) for level in feature.levels}
+        )
         return {label: int((self.raw[name] == value).sum()) for label, value in levels.items()}
 
     def fit(self) -> Fit:

@@ -61,7 +61,9 @@ class Screen:
         self.say("")
         self.say(f"  scene  {'what'.ljust(width)}  held     seconds")
         for one in scenes:
-            self.say(f"  {one.scene:>5}  {one.title.ljust(width)}  {'yes' if one.held else 'NO ':<4} {one.seconds:>10.1f}")
+            self.say(
+                f"  {one.scene:>5}  {one.title.ljust(width)}  {'yes' if one.held else 'NO ':<4} {one.seconds:>10.1f}"
+            )
         self.say(f"  {'':>5}  {'in all'.ljust(width)}  {'':<4} {sum(one.seconds for one in scenes):>10.1f}")
 
 

@@ -7,8 +7,8 @@ browser. The only exceptions are the ones that a scene is about: kill -9 (6), an
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -21,7 +21,7 @@ from paroma.lab.demo.federation import AUDITOR, HOSPITALS, SCIENTIST, Running
 from paroma.lab.demo.patient import Browser, Receipt, rounds
 from paroma.lab.demo.pooled import FLAMBY, INPUTS, OUTCOME, Pooled
 from paroma.lab.demo.show import Screen
-from paroma.lab.processes import Programs, until
+from paroma.lab.processes import ProcessFailed, Programs, until
 from paroma.learn.algorithms.query import Drawn, Fitted
 from paroma.learn.runs.report import RunReport
 from paroma.sdk.connection import Connection
@@ -42,6 +42,7 @@ SEED: Final = "heart-2026"
 WITHDRAW_AFTER: Final = 2  # rounds answered when she says no: the third is under way
 KILL_AFTER: Final = 3
 RUN_SECONDS: Final = 60.0
+COSIGN_SECONDS: Final = 30.0
 
 
 class SceneFailed(ParomaError):
@@ -104,7 +105,9 @@ def start_and_join(stage: Stage) -> str:
     seen = [running.site_seen(hospital.key) for hospital in HOSPITALS]
     pids = stage.programs.pids()
     _require(len(set(pids)) == 5, "there are not five processes")
-    _require({m.site for m in lena.members()} == {one.site for one in joined.values()}, "other sites joined than should")
+    _require(
+        {m.site for m in lena.members()} == {one.site for one in joined.values()}, "other sites joined than should"
+    )
     patients = sum(one.patients for one in seen)
     _require(patients == 920, f"{patients} patients were brought in, not 920")
     _require({one.attestation for one in seen} == {"none"}, "a site claims an attestation")
@@ -182,7 +185,9 @@ def logistic_regression(stage: Stage) -> str:
     _require(abs(judged.judged.accuracy - accuracy) < 1e-12, "accuracy is not the pooled one")
     _require(abs(judged.judged.auroc - auroc) <= judged.judged.auroc_within + 1e-12, "AUROC is not the pooled one")
     _require(judged.judged.auroc > 0.8, f"AUROC is {judged.judged.auroc:.3f}")
-    stage.screen.detail("FLamby Fed-Heart-Disease (published; its own split): accuracy, mean of sites | pooled test rows")
+    stage.screen.detail(
+        "FLamby Fed-Heart-Disease (published; its own split): accuracy, mean of sites | pooled test rows"
+    )
     for name, mean, test in FLAMBY:
         stage.screen.detail(f"  {name:<22} {mean:.3f} | {test:.3f}")
     stage.screen.detail(
@@ -199,7 +204,11 @@ def withdrawal(stage: Stage) -> str:
     """5: the same at epsilon 3; Maria Novak withdraws in round 3, in her own browser."""
     running = stage.all()
     study = _agreed(
-        stage, "Risk of heart disease, with noise", algorithms=("logistic",), questions=PRIVATE_QUESTIONS, epsilon=EPSILON
+        stage,
+        "Risk of heart disease, with noise",
+        algorithms=("logistic",),
+        questions=PRIVATE_QUESTIONS,
+        epsilon=EPSILON,
     )
     stage.private = study
     with Browser(running.patient_link("cleveland", heart.MARIA)) as maria:
@@ -230,8 +239,8 @@ def withdrawal(stage: Stage) -> str:
     _require(0 < spent.epsilon <= EPSILON, f"epsilon {spent.epsilon} was spent")
     return (
         f"epsilon {spent.epsilon:.2f} of {EPSILON:g} in {fitted.steps} rounds; Maria said no in round 3, acknowledged after "
-        f"{1000 * receipt.seconds:.0f} ms; counted in rounds up to {_words(receipt.counted)}, and in none of the {later} votes of "
-        f"her clinic after that (entry {receipt.entry} of its log)"
+        f"{1000 * receipt.seconds:.0f} ms; her receipt counts {len(receipt.counted)} rounds, and none of "
+        f"the {later} votes that her clinic gave after that (withdrawal: entry {receipt.entry} of its log)"
     )
 
 
@@ -253,7 +262,9 @@ def kill_minus_nine(stage: Stage) -> str:
     _require(back > 0 and victim.pid != before, "nobody was killed")
     _require(fitted.steps == PRIVATE_STEPS, f"{fitted.steps} rounds were answered")
     until(
-        lambda: running.site_seen("budapest").status == "online", seconds=20, sentence="Budapest did not come back online"
+        lambda: running.site_seen("budapest").status == "online",
+        seconds=20,
+        sentence="Budapest did not come back online",
     )
     seen = running.site_seen("budapest")
     made = [e for e in _site_entries(running, "budapest") if e.kind == "contribution-made" and e.facts["run"] == run.id]
@@ -302,7 +313,9 @@ def edited_log(stage: Stage) -> str:
         twin.start_hub()
         twin.start_sites("cleveland")
         until(
-            lambda: bool(_seen(twin, "cleveland").federation_log.trouble), seconds=30, sentence="no site noticed the edit"
+            lambda: bool(_seen(twin, "cleveland").federation_log.trouble),
+            seconds=30,
+            sentence="no site noticed the edit",
         )
         noticed = time.monotonic() - began
         trouble = _seen(twin, "cleveland").federation_log.trouble
@@ -325,7 +338,7 @@ def edited_log(stage: Stage) -> str:
 
 def verify_the_log(stage: Stage) -> str:
     """9: the auditor checks the whole log with one command."""
-    said = json.loads(stage.all().command("audit", "verify", "--profile", AUDITOR, "--json"))
+    said = json.loads(_once_cosigned(stage.all()))
     _require(said["holds"] is True, said["sentence"])
     _require(len(said["cosigned_by"]) >= 3, f"cosigned by {said['cosigned_by']}")
     return str(said["sentence"])
@@ -374,7 +387,9 @@ def _agreed(
         try:
             officer = Officer(talk)
             until(
-                lambda: any(one.permit.id == permit for one in officer.requests()), seconds=20, sentence=f"{key} was not asked"
+                lambda: any(one.permit.id == permit for one in officer.requests()),
+                seconds=20,
+                sentence=f"{key} was not asked",
             )
             officer.sign(permit)
         finally:
@@ -412,7 +427,9 @@ def _draw(stage: Stage, report: RunReport, title: str) -> list[float]:
 
 def _site_entries(running: Running, key: str) -> list[Entry]:
     """A site's own log, as whoever stands at its machine can read it."""
-    return [open_entry(entry, number) for number, entry in enumerate(_rows(running.site_folder(key) / "site.db", "site"))]
+    return [
+        open_entry(entry, number) for number, entry in enumerate(_rows(running.site_folder(key) / "site.db", "site"))
+    ]
 
 
 def _rows(database: Path, log: str) -> list[bytes]:
@@ -470,8 +487,16 @@ def _somebody_else() -> str:
     return next(row.patient for row in heart.rows() if row.hospital == "cleveland" and row.patient != heart.MARIA)
 
 
-def _words(numbers: tuple[int, ...]) -> str:
-    return str(numbers[-1])
+def _once_cosigned(running: Running) -> str:
+    """What `paroma audit verify` says; repeated as it advises while the newest head waits for its cosignatures."""
+    ends = time.monotonic() + COSIGN_SECONDS
+    while True:
+        try:
+            return running.command("audit", "verify", "--profile", AUDITOR, "--json")
+        except ProcessFailed as problem:
+            if "cosignatures" not in problem.message or time.monotonic() > ends:
+                raise
+            time.sleep(0.5)
 
 
 def _study(stage: Stage) -> Study:

@@ -1,5 +1,5 @@
 """What goes into a worker that runs a Flower app, and what may come out: plain vectors, a weight, and which rows were
-read.
+read. Also what a scientist asks of an app, and gets.
 
 Everything else that an app puts into its reply (metrics, configs, bytes, state) ends inside the worker.
 """
@@ -60,7 +60,7 @@ class ServeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sites: int
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange", forbid_unknown_fields=True):
     """A ServerApp asks every site to train on a model."""
 
     number: int  # 1, 2, ...
@@ -76,3 +76,29 @@ class Mean(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     values: bytes  # float64, (weights,)
     weight: float
     sites: int
+
+
+class FlowerApp(msgspec.Struct, frozen=True, kw_only=True, tag="flower", forbid_unknown_fields=True):
+    """Run a Flower app. code: SHA-256 of its bundle, hex, as the permit names it. run_config: in place of its own values.
+
+    features: columns of the file that the app reads, in this order; empty for all of the permit. rounds: at most so
+    many; None for as many as the permit has questions.
+    """
+
+    code: str
+    run_config: dict[str, Scalar] = {}
+    features: tuple[str, ...] = ()
+    rounds: int | None = None
+
+
+class TrainedModel(msgspec.Struct, frozen=True, kw_only=True, tag="trained-model", forbid_unknown_fields=True):
+    """What a Flower app trained. values: the arrays of `shapes` one after the other. sha256: of them as float64, little
+    endian. weight: of the last mean; patients: rows read for it, over all sites.
+    """
+
+    shapes: tuple[Shape, ...]
+    values: tuple[float, ...]
+    sha256: str
+    rounds: int
+    weight: float
+    patients: int

@@ -6,6 +6,7 @@ import msgspec
 
 from paroma.kernel.ids import PermitId, RunId, StudyId
 from paroma.learn.algorithms.query import Result
+from paroma.learn.flower.messages import TrainedModel
 
 Status = Literal["waiting", "running", "paused", "finished", "failed", "stopped"]
 
@@ -63,7 +64,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     steps: int
     measure: str
     progress: tuple[Progress, ...]
-    result: Result | None
+    result: Result | TrainedModel | None
     numbers: int
     private: bool
     epsilon: float | None

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import paroma
 from paroma.learn.sandbox.task import SandboxIncomplete
 
 _SYSTEM_LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/lib32", "/lib", "/lib64")
@@ -40,7 +39,7 @@ class Interpreter:
             executable=Path(sys.executable).resolve(),
             libraries=tuple(dict.fromkeys([Path(sys.base_prefix) / "lib", Path(os.__file__).resolve().parent])),
             packages=tuple(p for p in dict.fromkeys([*packages, *also]) if p.is_dir()),
-            platform=Path(paroma.__file__).resolve().parent,
+            platform=Path(__file__).resolve().parents[2],
         )
 
     @property

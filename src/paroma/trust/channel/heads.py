@@ -140,7 +140,8 @@ class AtHub:
         wake: Callable[[SiteId], None],
     ) -> None:
         """key_of: a member's log key. quorum: cosignatures that make a checkpoint done. covered: what waited for one may go on;
-        in the transaction that took a cosignature in; returns the sites that have mail, which `wake` rings."""
+        in the transaction that took a cosignature in; returns the sites that have mail, which `wake` rings.
+        """
         self._store = store
         self._key_of = key_of
         self._quorum = quorum

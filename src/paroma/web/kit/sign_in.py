@@ -89,15 +89,18 @@ class SignIn:
         ]
 
     def principal(self, request: Request) -> Principal:
-        """Who sent this request, by token and proof. Raises Unauthenticated."""
-        return authenticate(
-            request.method,
-            self.origin + request.url.path,
-            _headers(request),
-            now=self.clock.now(),
-            nonces=self.nonces,
-            verified=self.verifier,
-        )
+        """Who sent this request, by token and proof: looked at once, as a proof is good once. Raises Unauthenticated."""
+        known: Principal | None = getattr(request.state, "principal", None)
+        if known is None:
+            known = request.state.principal = authenticate(
+                request.method,
+                self.origin + request.url.path,
+                _headers(request),
+                now=self.clock.now(),
+                nonces=self.nonces,
+                verified=self.verifier,
+            )
+        return known
 
     async def person(self, request: Request) -> Person:
         """The person who sent this request, with a token and proof, or a browser's session. Raises Refused."""

@@ -1,0 +1,263 @@
+"""How every simulated federation begins: four hospitals join, load records, and sign a permit, through their own routes.
+
+This part is the same for all seeds and without faults, so it is done once a process; each seed goes on from a copy.
+"""
+
+import asyncio
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from paroma.data.cohort.assemble import assemble
+from paroma.data.connect import load as loading
+from paroma.data.consent.statement import Verdict
+from paroma.data.vault.vault import open_vault
+from paroma.hub import tls
+from paroma.kernel.blocking import Inline
+from paroma.kernel.disk import SystemDisk
+from paroma.kernel.errors import Unavailable
+from paroma.kernel.ids import DataSetId, PatientId, PermitId
+from paroma.kernel.randomness import SeededRandomness
+from paroma.kernel.store import migrations
+from paroma.kernel.store.database import open_store
+from paroma.kernel.wire.network import HttpResponse, Network
+from paroma.lab import heart
+from paroma.lab.simulation.clock import VirtualClock
+from paroma.lab.simulation.federation import HOSPITALS, HUB, HUB_URL, Federation, site_settings
+from paroma.lab.simulation.loop import Loop, run
+from paroma.lab.simulation.network import Internet
+from paroma.site.commands import join_over
+from paroma.site.parts import VERSIONS, offer
+from paroma.trust.channel.caller import Caller
+from paroma.trust.federation import invitations, pinning
+from paroma.trust.identity import people
+from paroma.trust.keys.signing import HeldKey
+from paroma.trust.permit import permit as permits
+from paroma.trust.permit.permit import Permit
+from paroma.trust.permit.wish import Wish
+
+SEED: Final = 0
+PATIENTS: Final = 14  # a hospital
+LEAST: Final = 10
+FEATURES: Final = ("age", "chol", "num")
+JSON: Final = "application/json"
+SPARE: Final = 2.0  # s between the founding and what follows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founded:
+    """A federation at rest in `folder`, with a valid permit. elapsed: virtual seconds that it took to get there."""
+
+    folder: Path
+    elapsed: float
+    authority: bytes
+    scientist: str
+    permit: PermitId
+    rows: dict[PatientId, tuple[float, ...]]  # in the order of `FEATURES`
+    patients: dict[str, tuple[PatientId, ...]]  # of each hospital
+    sites: dict[str, str]  # hospital -> site id
+
+    def copy_to(self, folder: Path) -> None:
+        """A copy for one seed to spoil."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+
+
+def key_of(who: str) -> HeldKey:
+    """The key of a person of the simulation."""
+    return HeldKey.fresh(SeededRandomness(SEED, f"key/{who}"))
+
+
+def caller(
+    network: Network, who: str, subject: str, url: str, clock: VirtualClock, randomness: SeededRandomness
+) -> Caller:
+    """Speaks for a person."""
+    return Caller(network, key_of(who), subject, url, clock=clock, randomness=randomness)
+
+
+def found(folder: Path) -> Founded:
+    """Found the federation in `folder`, which is empty or absent."""
+    return run(SEED, lambda loop: _found(loop, folder))
+
+
+async def _found(loop: Loop, folder: Path) -> Founded:
+    internet, clock = Internet(loop), VirtualClock(loop)
+    files = tls.own_files(folder / "authority", names=("hub.example",), clock=clock, disk=SystemDisk())
+    authority = files.ca.read_bytes()
+    federation = Federation(loop=loop, folder=folder, authority=authority, internet=internet)
+    (folder / HUB).mkdir()
+    federation.begin(HUB)
+    await federation.all_up()
+    randomness = SeededRandomness(SEED, "founding")
+    patients: dict[str, tuple[PatientId, ...]] = {}
+    rows: dict[PatientId, tuple[float, ...]] = {}
+    for name in HOSPITALS:
+        await _join(federation, internet.network(name), name, clock)
+        found_rows = _load(folder, name, clock.now())
+        patients[name] = tuple(sorted(found_rows))
+        rows |= found_rows
+    federation.begin(*HOSPITALS)
+    await federation.all_up()
+    scientist, subject = await _enrol(federation, HUB, "scientist", clock)
+    officers = {name: await _enrol(federation, name, "officer", clock) for name in HOSPITALS}
+    while len(_read(await scientist.call("GET", "/api/data-sets", wait=30.0))[0:1]) == 0 or len(
+        _read(await scientist.call("GET", "/api/data-sets", wait=30.0))[0]["sites"]
+    ) < len(HOSPITALS):
+        await asyncio.sleep(0.2)
+    wish = Wish(
+        title="A simulated study",
+        purpose="scientific-research",
+        data_set=DataSetId(heart.data_set().id),
+        features=FEATURES,
+        algorithms=("statistics", "logistic"),
+        benefit="Nobody's: these runs look for defects.",
+        least_patients=LEAST,
+        attempts=4,
+    )
+    standing = _read(await scientist.call("POST", "/api/applications", msgspec.json.encode(wish), kind=JSON, wait=30.0))
+    permit = msgspec.convert(standing["permit"], Permit)
+    for name, (officer, person) in officers.items():
+        await _sign(federation, name, officer, person, permit, clock)
+    await _until(lambda: _state(federation, permit.id) == "valid")
+    await _until(lambda: all(_holds(federation, name, permit.id) for name in HOSPITALS))
+    await asyncio.sleep(SPARE)
+    sites = {name: str(federation.site(name).membership.site) for name in HOSPITALS}
+    await federation.finish()
+    del randomness
+    return Founded(
+        folder=folder,
+        elapsed=loop.time() + SPARE,
+        authority=authority,
+        scientist=subject,
+        permit=permit.id,
+        rows=rows,
+        patients=patients,
+        sites=sites,
+    )
+
+
+async def _join(federation: Federation, network: Network, name: str, clock: VirtualClock) -> None:
+    hub = federation.hub()
+    line = await hub.store.write(
+        lambda tx: invitations.mint(
+            tx,
+            url=HUB_URL,
+            fingerprint=pinning.fingerprint(hub.authority),
+            log_vkey=hub.signer.vkey,
+            now=clock.now(),
+            randomness=SeededRandomness(SEED, f"invitation/{name}"),
+        )
+    )
+    await join_over(
+        str(line),
+        federation.folder / name,
+        owner=f"Owner of {name}",
+        title=name,
+        port=8480,
+        networks=lambda _url, _authority: network,
+        clock=clock,
+        randomness=SeededRandomness(SEED, f"join/{name}"),
+        disk=SystemDisk(),
+    )
+
+
+def _load(folder: Path, name: str, now: float) -> dict[PatientId, tuple[float, ...]]:
+    settings, disk = site_settings(folder, name), SystemDisk()
+    randomness = SeededRandomness(SEED, f"load/{name}")
+    store = open_store(settings.database, Inline(), disk)
+    migrations.upgrade(store, VERSIONS)
+    vault = open_vault(settings.folder / "vault", settings.roots, disk, randomness)
+    batch = loading.parse([(name, io.BytesIO(_records(name)))])
+    store.write_now(lambda tx: loading.keep_consents(tx, batch, now))
+    loading.keep_records(batch, vault)
+    store.write_now(lambda tx: offer(tx, heart.data_set(), now))
+    everybody = assemble(
+        heart.data_set(), FEATURES, vault, lambda _patient: Verdict(allowed=True, rule="founding"), randomness
+    )
+    table = pa.ipc.open_stream(everybody.table).read_all()
+    columns = np.column_stack([table.column(feature).to_numpy() for feature in FEATURES])
+    vault.close()
+    store.close()
+    return {patient: tuple(map(float, row)) for patient, row in zip(everybody.patients, columns, strict=True)}
+
+
+@lru_cache
+def _all_records(name: str) -> bytes:
+    return heart.ndjson(name)
+
+
+def _records(name: str) -> bytes:
+    """The first complete patients of a hospital, as FHIR."""
+    chosen = [row.patient for row in heart.rows() if row.hospital == name and row.complete][:PATIENTS]
+    wanted = tuple(f"{kind}{patient}{end}" for patient in chosen for kind, end in (('"id":"', '"'), ("Patient/", '"')))
+    lines = _all_records(name).decode().splitlines(keepends=True)
+    return "".join(line for line in lines if any(one in line for one in wanted)).encode()
+
+
+async def _enrol(federation: Federation, where: str, role: Any, clock: VirtualClock) -> tuple[Caller, str]:
+    program = federation.hub() if where == HUB else federation.site(where)
+    url = HUB_URL if where == HUB else federation.site(where).settings.origin
+    site = None if where == HUB else federation.site(where).membership.site
+    who = f"{role}/{where}"
+    code = await program.store.write(
+        lambda tx: people.invite(
+            tx,
+            name=who,
+            role=role,
+            site=site,
+            now=clock.now(),
+            randomness=SeededRandomness(SEED, f"enrol/{who}"),
+        )
+    )
+    network, randomness = federation.internet.network(who), SeededRandomness(SEED, f"enrolling/{who}")
+    first = caller(network, who, "nobody", url, clock, randomness)
+    body = json.dumps({"code": code, "jwk": key_of(who).public_jwk}).encode()
+    subject = str(_read(await first.prove("POST", "/people/enrol", body, kind=JSON, wait=30.0))["person"])
+    return caller(network, who, subject, url, clock, randomness), subject
+
+
+async def _sign(
+    federation: Federation, name: str, officer: Caller, person: Any, permit: Permit, clock: VirtualClock
+) -> None:
+    while not _read(await officer.call("GET", "/api/requests", wait=30.0)):
+        await asyncio.sleep(0.2)
+    site = federation.site(name).membership.site
+    signature = permits.sign(permit, site, person, key_of(f"officer/{name}"), clock.now())
+    path = f"/api/requests/{permit.id}/sign"
+    _read(await officer.call("POST", path, msgspec.json.encode(signature), kind=JSON, wait=30.0))
+
+
+def _state(federation: Federation, permit: PermitId) -> str:
+    from paroma.hub import proposals
+
+    return federation.hub().store.read_now(lambda tx: proposals.standing(tx, permit)).state
+
+
+def _holds(federation: Federation, name: str, permit: PermitId) -> bool:
+    from paroma.site import permits as desk
+
+    return any(
+        row["permit"] == permit and row["state"] == "valid" for row in federation.site(name).store.read_now(desk.rows)
+    )
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        await asyncio.sleep(0.2)
+    raise Unavailable("the simulated federation was not founded within two minutes", do="look for what it waits for")
+
+
+def _read(reply: HttpResponse) -> Any:
+    if reply.status >= 300:  # HTTP
+        raise Unavailable(f"the founding was answered {reply.status}: {reply.body[:300]!r}", do="mend the route")
+    return json.loads(reply.body) if reply.body else None

@@ -1,0 +1,255 @@
+"""Every page in every state that it can be in, made from the types that the programs fill; and a browser to look at them with.
+
+A test that asks for `name` runs once for each page; one that asks for `patient_page` or `console_page` for each of those.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from paroma.hub.api.pages import view_of
+from paroma.kernel.ids import PermitId, RunId, StudyId
+from paroma.lab.four.page import Event, Four, render_page
+from paroma.learn.algorithms.query import Described, Fitted, Judged, Summary
+from paroma.learn.runs.report import Happened, Progress, Proof, RunReport, SiteSeen
+from paroma.web.console import run as console
+from paroma.web.kit.charts import Curve
+from paroma.web.portal import views as portal
+
+NOON = 1795528931.2  # 24 November 2026, 14:02:11 UTC
+LOSSES = (0.693, 0.592, 0.541, 0.512, 0.491, 0.483, 0.476, 0.471)
+TITLE = "What raises the risk of heart disease"
+HOSPITALS = ("Cleveland", "Budapest", "Zurich and Basel", "Long Beach")
+
+# -- patients
+
+CLINIC = portal.Clinic(name="Cleveland Heart Clinic", phone="+1 216 555 0100", hours="Monday to Friday, 8 am to 5 pm")
+MARIA = portal.Someone(name="Maria Novak")
+USE = portal.StudyUse(
+    study="study-7f3a",
+    title=TITLE,
+    asked_by="University of Basel",
+    purpose="computed sums for research on health",
+    people=303,
+    at=NOON,
+    rule="Allowed by your yes",
+    counted="You were counted in rounds 1, 2, 3 and 4.",
+    entries=(97, 98),
+    genuine=True,
+    running=True,
+)
+LAW = replace(
+    USE, study="study-law", title="Quality of care", asked_by="State of Ohio", genuine=None, running=False,
+    counted="You have not been counted.", rule="The law asks for this study. You cannot say no to it.",
+)  # fmt: skip
+WRONG = replace(USE, study="study-x", title="A study that the log does not hold", genuine=False, entries=(12,))
+YES, NO = (
+    portal.Choice(research=True, sentence="yes to research"),
+    portal.Choice(research=False, sentence="no to all research"),
+)
+RECEIPT = portal.Receipt(
+    number="7K2M-QX4P",
+    said_at=NOON,
+    seconds=0.02,
+    covers="all research",
+    before=(f"“{TITLE}” counted you in rounds 1 and 2, finished on 24 November 2026 at 2:01:58 pm. That sum stays.",),
+    entry=118,
+    checked=True,
+)
+PATIENT: Mapping[str, Callable[[], str]] = {
+    "home": lambda: portal.home(CLINIC, MARIA, (USE, LAW), YES),
+    "home-no-uses": lambda: portal.home(CLINIC, MARIA, (), YES),
+    "home-after-no": lambda: portal.home(CLINIC, MARIA, (replace(USE, running=False),), NO),
+    "uses": lambda: portal.uses_page(CLINIC, MARIA, (USE, LAW, WRONG)),
+    "uses-none": lambda: portal.uses_page(CLINIC, MARIA, ()),
+    "withdraw": lambda: portal.withdraw_page(CLINIC, MARIA, (USE, LAW), form_key="key"),
+    "withdraw-none": lambda: portal.withdraw_page(CLINIC, MARIA, (), form_key="key"),
+    "receipt": lambda: portal.receipt_page(CLINIC, MARIA, RECEIPT, form_key="key"),
+    "receipt-fresh": lambda: portal.receipt_page(
+        CLINIC, MARIA, replace(RECEIPT, covers=TITLE, before=(), checked=False), form_key="key"
+    ),
+    "closed": lambda: portal.closed_page(
+        CLINIC, headline="This link does not open anything any more.", what_to_do="Ask the desk for a new link."
+    ),
+}
+
+# -- scientists
+
+RUNNING = RunReport(
+    run=RunId("run-7f3a41ab9c02d5e6"),
+    permit=PermitId("permit-1b9d41ab9c02d5e6"),
+    study=StudyId("study-7f3a"),
+    title=TITLE,
+    algorithm="logistic",
+    query="num ~ age + sex + cp",
+    status="running",
+    reason="",
+    opened=NOON - 30,
+    ended=None,
+    revision=8,
+    step=7,
+    steps=12,
+    measure="mean log loss",
+    progress=tuple(Progress(step=i, at=NOON + i, value=loss) for i, loss in enumerate(LOSSES)),
+    result=None,
+    numbers=153,
+    private=False,
+    epsilon=None,
+    delta=None,
+    most_epsilon=None,
+    least_owners=3,
+    sites=tuple(SiteSeen(title=title, online=title != "Long Beach") for title in HOSPITALS),
+    story=(
+        Happened(what="The permit was checked by each hospital on its own", at=NOON - 30, entry=104),
+        Happened(what="Round 7 was voted by all who sent, then added up", at=NOON, entry=131),
+    ),
+    proof=Proof(first=104, last=131, cosigned=4),
+)
+FITTED = Fitted(
+    terms=("intercept", "age", "sex", "cp=atypical angina", "thalach", "oldpeak", "exang"),
+    scaled=(0.1, 0.6, 0.65, -0.4, -0.9, 1.9, 0.45),
+    raw=(-2.31, 0.0213, 1.3, -0.91, -0.0137, 0.627, 1.008),
+    scaled_errors=(0.2, 0.2, 0.13, 0.2, 0.3, 0.34, 0.12),
+    raw_errors=(0.8, 0.0127, 0.257, 0.31, 0.0045, 0.113, 0.22),
+    log_likelihood=-348.2,
+    patients=743,
+    steps=7,
+    converged=True,
+    ridge=0.0,
+)
+
+
+def _with(report: RunReport, **changes: object) -> RunReport:
+    from msgspec.structs import replace as change
+
+    return change(report, **changes)
+
+
+FINISHED = _with(RUNNING, status="finished", ended=NOON + 9, result=FITTED)
+SUMMARY = Summary(
+    patients=743,
+    features=(
+        Described(feature="age", count=743.0, missing=None, mean=53.097, variance=88.7, cells=()),
+        Described(feature="chol", count=637.0, missing=103.0, mean=220.1, variance=8764.0, cells=()),
+        Described(feature="cp", count=None, missing=None, mean=None, variance=None, cells=()),
+    ),
+)
+REPORTS: Mapping[str, RunReport] = {
+    "run-waiting": _with(
+        RUNNING, status="waiting", progress=(), story=(), proof=None, step=0, revision=1,
+        sites=tuple(SiteSeen(title=title, online=False) for title in HOSPITALS),
+    ),
+    "run-first-round": _with(RUNNING, progress=RUNNING.progress[:1], step=1, proof=Proof(first=104, last=105, cosigned=None)),
+    "run-running": RUNNING,
+    "run-finished": FINISHED,
+    "run-statistics": _with(
+        FINISHED, algorithm="statistics", query="age, chol, cp", measure="", steps=1, step=1, result=SUMMARY,
+        progress=(Progress(step=0, at=NOON),),
+    ),
+    "run-judged": _with(
+        FINISHED, algorithm="evaluate", measure="", steps=1, step=1, progress=(Progress(step=0, at=NOON),),
+        result=Judged(patients=743, accuracy=0.8104, auroc=0.8802, auroc_within=0.0001),
+    ),
+    "run-failed": _with(
+        RUNNING, status="failed", ended=NOON + 9,
+        reason="too few hospitals answered; start it again when they are online",
+    ),
+    "run-stopped": _with(RUNNING, status="stopped", ended=NOON + 9, reason="its owner stopped it", progress=()),
+    "run-private": _with(
+        RUNNING, private=True, measure="length of the noisy mean gradient", epsilon=2.3, delta=1e-5, most_epsilon=3.0,
+    ),
+}  # fmt: skip
+
+
+def run_page(report: RunReport) -> str:
+    """The page of a run, as the hub makes it."""
+    return console.run_page(view_of(report), federation="Heart federation", person="Lena Vogt", release="0.1.0")
+
+
+ROWS = tuple((report.run, report.title, report.status, report.opened) for report in REPORTS.values())
+
+# -- four people
+
+BEFORE = Four(
+    study="study-7f3a",
+    hospitals=", ".join(HOSPITALS),
+    status="running",
+    headline="Four hospitals are learning together, and Maria’s records are among them.",
+    since=None,
+    patient="Maria Novak",
+    patient_place="patient, Cleveland",
+    patient_means="One study is using your records.",
+    patient_just="",
+    patient_more="Your records stay in the clinic. You can say no at any time.",
+    patient_page="/open/1",
+    officer="Ruth Keller",
+    officer_place="privacy officer, Cleveland",
+    officer_means="303 patients may be used in this study today.",
+    officer_just="",
+    officer_facts=(("Run", "round 3"), ("Permit", "until 30 June 2027")),
+    scientist="Lena Vogt",
+    scientist_place="scientist, Basel",
+    scientist_means="About 740 people, four hospitals, twelve rounds.",
+    scientist_just="",
+    scientist_curve=Curve(
+        title="Error by round", description="from 0.693 to 0.512", unit="mean log loss", values=LOSSES[:4], rounds=12,
+        ident="four",
+    ),
+    scientist_page="/open/2",
+    auditor="Jonas Brandt",
+    auditor_means="Every use so far stands in the log.",
+    auditor_events=(Event(what="The run was opened", at=NOON - 30),),
+    auditor_proof="checked to entry 97",
+    rails=(
+        ("She can say no", "at any time"),
+        ("Her clinic keeps her records", "always"),
+        ("The hospitals compute", "round 3 of 12"),
+        ("The log keeps the order", "entry 97"),
+    ),
+)  # fmt: skip
+WAITING = replace(
+    BEFORE, status="waiting", headline="Four hospitals wait for their officers to sign.", scientist_curve=None,
+    auditor_events=(), auditor_proof="", officer_facts=(),
+)  # fmt: skip
+AFTER = replace(
+    BEFORE,
+    headline="Maria said no. Within a second, four people see what that changed.",
+    since=NOON,
+    patient_means="No study reads your records any more.",
+    patient_just="You said no at 2:02:11 pm. The clinic confirmed it 0.02 seconds later.",
+    patient_more="Round 2 had already counted you. Round 3 and all that follow do not.",
+    officer_means="302 patients may be used in this study today.",
+    officer_just="One fewer since 14:02:11. Nothing to do.",
+    officer_facts=(("Round 3", "declined here"), ("Round 4", "302 patients, without her"), ("Permit", "until 30 June 2027")),
+    scientist_just="Unchanged. One person more or less never shows here.",
+    auditor_means="Nothing was used after she said no.",
+    auditor_events=(
+        Event(what="Withdrawal sealed in Cleveland’s log", at=NOON, first=True),
+        Event(what="Cleveland declined the vote of round 3", at=NOON + 0.3),
+        Event(what="Round 3 counted without Cleveland", at=NOON + 0.7),
+    ),
+    auditor_proof="entry 118, cosigned by 4 sites",
+    rails=(
+        ("She says no", "14:02:11"),
+        ("Her clinic takes its sum back", "0.3 s later"),
+        ("Three hospitals finish the round", "0.7 s later"),
+        ("The log proves the order", "0.9 s later"),
+    ),
+)  # fmt: skip
+DONE = replace(AFTER, status="finished", scientist_means="The answer over about 740 people is there.")
+
+CONSOLE: Mapping[str, Callable[[], str]] = {
+    "runs": lambda: console.runs_page(ROWS, federation="Heart federation", person="Lena Vogt", release="0.1.0"),
+    "runs-none": lambda: console.runs_page((), federation="Heart federation", person="Lena Vogt", release="0.1.0"),
+    **{name: lambda report=report: run_page(report) for name, report in REPORTS.items()},
+    "console-closed": lambda: console.closed_page(
+        federation="Heart federation",
+        headline="This link does not open anything any more.",
+        what_to_do="Ask for a new link where you got this one.",
+        release="0.1.0",
+    ),
+    "four-waiting": lambda: render_page(WAITING, release="0.1.0"),
+    "four-before": lambda: render_page(BEFORE, release="0.1.0"),
+    "four-after": lambda: render_page(AFTER, release="0.1.0"),
+    "four-done": lambda: render_page(DONE, release="0.1.0"),
+}
+PAGES = {**PATIENT, **CONSOLE}
