@@ -55,9 +55,9 @@ PAGES: Final[Mapping[str, str]] = {
 KINDS: Final[Mapping[str, str]] = {
     "federation attempt-opened": "An attempt at a question. Its hash is E, which every vote binds: participants with owners and "
     "keys, threshold t, m, c, digests of permit and request.",
+    "federation app-brought": "Somebody brought the code of a Flower app; its digest is what a permit names.",
     "federation application-refused": "A hospital said no, by this rule.",
     "federation application-submitted": "A scientist applied.",
-    "federation bundle-taken-in": "The code of a Flower app was brought to the hub.",
     "federation data-set-offered": "A site holds records of this data set.",
     "federation invitation-made": "The operator made a join line.",
     "federation member-joined": "A site joined, with its key and its log's key.",
@@ -72,6 +72,7 @@ KINDS: Final[Mapping[str, str]] = {
     "federation run-opened": "A run was opened under a permit.",
     "federation run-set-up": "The participants share secrets; the transcript binds them.",
     "federation suspected": "One of these sites sent something false.",
+    "site allowed": "Policy allowed a use: which policies decided, and the digest of all that were in force.",
     "site answer-given": "The site handed out what removes the masks of one set.",
     "site application-refused": "Policy or the officer refused an application.",
     "site contribution-made": "A contribution left the door: hash of the masked bytes, head of the budget, keyed hash of the rows.",
@@ -83,12 +84,11 @@ KINDS: Final[Mapping[str, str]] = {
     "site permit-signed": "This site's officer signed.",
     "site permit-valid": "This site verified every signature of the permit itself.",
     "site person-enrolled": "Somebody enrolled a key at this site.",
-    "site refused": "The site's gate refused a request, by this policy.",
+    "site refused": "The site's gate refused a use or a request, by this policy.",
     "site resumed": "An officer let uses go on.",
     "site run-entered": "The site takes part in a run. `attestation` says on what proof of the other machines: `none`.",
     "site run-left": "A run is over for this site; its secrets are gone.",
     "site sat-out": "The site gave no contribution to an attempt, and why.",
-    "site use-decided": "Policy decided a use: by which policy, under which set of policies.",
     "site vote-declined": "The site signs no further set that holds itself in this attempt.",
     "site vote-signed": "The site committed to a set: the moment of disclosure.",
     "site withdrawal": "A patient said no (a salted commitment, no name).",
@@ -241,17 +241,34 @@ def entries() -> str:
 
 
 def _written(file: Path) -> Iterator[tuple[str, set[str]]]:
-    for node in ast.walk(ast.parse(file.read_text())):
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "write":
             continue
         if not ast.unparse(node.func.value).endswith(("log", "journal")) or len(node.args) != 2:  # tx, kind
             continue
         facts = {keyword.arg for keyword in node.keywords if keyword.arg}
+        spread = {
+            keyword.value.id for keyword in node.keywords if isinstance(keyword.value, ast.Name) and not keyword.arg
+        }
+        for name in spread:
+            facts |= _keys_of(tree, name)
         kind = node.args[1]
         for one in (kind.body, kind.orelse) if isinstance(kind, ast.IfExp) else (kind,):
             if not isinstance(one, ast.Constant):
                 raise SystemExit(f"{file}: an entry whose kind is not written out")
             yield str(one.value), facts
+
+
+def _keys_of(tree: ast.Module, name: str) -> set[str]:
+    """The keys that a file gives to the dict of this name."""
+    out = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict) and ast.unparse(node.target) == name:
+            out |= {str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)}
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).startswith(f"{name}["):
+            out.add(ast.literal_eval(ast.unparse(node.targets[0])[len(name) + 1 : -1]))
+    return out
 
 
 # -- policies

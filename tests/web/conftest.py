@@ -3,8 +3,13 @@
 A test that asks for `name` runs once for each page; one that asks for `patient_page` or `console_page` for each of those.
 """
 
-from collections.abc import Callable, Mapping
+import http.server
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+
+import pytest
+from msgspec.structs import replace as changed
 
 from paroma.hub.api.pages import view_of
 from paroma.kernel.ids import PermitId, RunId, StudyId
@@ -13,6 +18,7 @@ from paroma.learn.algorithms.query import Described, Fitted, Judged, Summary
 from paroma.learn.runs.report import Happened, Progress, Proof, RunReport, SiteSeen
 from paroma.web.console import run as console
 from paroma.web.kit.charts import Curve
+from paroma.web.kit.pages import SECURITY_HEADERS, STATIC_TYPES, static_file
 from paroma.web.portal import views as portal
 
 NOON = 1795528931.2  # 24 November 2026, 14:02:11 UTC
@@ -28,7 +34,7 @@ USE = portal.StudyUse(
     study="study-7f3a",
     title=TITLE,
     asked_by="University of Basel",
-    purpose="computed sums for research on health",
+    purpose=portal.PURPOSES["scientific-research"],
     people=303,
     at=NOON,
     rule="Allowed by your yes",
@@ -51,7 +57,9 @@ RECEIPT = portal.Receipt(
     said_at=NOON,
     seconds=0.02,
     covers="all research",
-    before=(f"“{TITLE}” counted you in rounds 1 and 2, finished on 24 November 2026 at 2:01:58 pm. That sum stays.",),
+    before=(
+        f"“{TITLE}” counted you in rounds 1 and 2, finished on 24 November 2026 at 2:01:58 pm UTC. That sum stays.",
+    ),
     entry=118,
     checked=True,
 )
@@ -61,8 +69,9 @@ PATIENT: Mapping[str, Callable[[], str]] = {
     "home-after-no": lambda: portal.home(CLINIC, MARIA, (replace(USE, running=False),), NO),
     "uses": lambda: portal.uses_page(CLINIC, MARIA, (USE, LAW, WRONG)),
     "uses-none": lambda: portal.uses_page(CLINIC, MARIA, ()),
-    "withdraw": lambda: portal.withdraw_page(CLINIC, MARIA, (USE, LAW), form_key="key"),
-    "withdraw-none": lambda: portal.withdraw_page(CLINIC, MARIA, (), form_key="key"),
+    "withdraw": lambda: portal.withdraw_page(CLINIC, MARIA, (USE, LAW), YES, form_key="key"),
+    "withdraw-none": lambda: portal.withdraw_page(CLINIC, MARIA, (), YES, form_key="key"),
+    "withdraw-after-no": lambda: portal.withdraw_page(CLINIC, MARIA, (USE,), NO, form_key="key"),
     "receipt": lambda: portal.receipt_page(CLINIC, MARIA, RECEIPT, form_key="key"),
     "receipt-fresh": lambda: portal.receipt_page(
         CLINIC, MARIA, replace(RECEIPT, covers=TITLE, before=(), checked=False), form_key="key"
@@ -118,13 +127,7 @@ FITTED = Fitted(
 )
 
 
-def _with(report: RunReport, **changes: object) -> RunReport:
-    from msgspec.structs import replace as change
-
-    return change(report, **changes)
-
-
-FINISHED = _with(RUNNING, status="finished", ended=NOON + 9, result=FITTED)
+FINISHED = changed(RUNNING, status="finished", ended=NOON + 9, result=FITTED)
 SUMMARY = Summary(
     patients=743,
     features=(
@@ -134,27 +137,27 @@ SUMMARY = Summary(
     ),
 )
 REPORTS: Mapping[str, RunReport] = {
-    "run-waiting": _with(
+    "run-waiting": changed(
         RUNNING, status="waiting", progress=(), story=(), proof=None, step=0, revision=1,
         sites=tuple(SiteSeen(title=title, online=False) for title in HOSPITALS),
     ),
-    "run-first-round": _with(RUNNING, progress=RUNNING.progress[:1], step=1, proof=Proof(first=104, last=105, cosigned=None)),
+    "run-first-round": changed(RUNNING, progress=RUNNING.progress[:1], step=1, proof=Proof(first=104, last=105, cosigned=None)),
     "run-running": RUNNING,
     "run-finished": FINISHED,
-    "run-statistics": _with(
+    "run-statistics": changed(
         FINISHED, algorithm="statistics", query="age, chol, cp", measure="", steps=1, step=1, result=SUMMARY,
         progress=(Progress(step=0, at=NOON),),
     ),
-    "run-judged": _with(
+    "run-judged": changed(
         FINISHED, algorithm="evaluate", measure="", steps=1, step=1, progress=(Progress(step=0, at=NOON),),
         result=Judged(patients=743, accuracy=0.8104, auroc=0.8802, auroc_within=0.0001),
     ),
-    "run-failed": _with(
+    "run-failed": changed(
         RUNNING, status="failed", ended=NOON + 9,
         reason="too few hospitals answered; start it again when they are online",
     ),
-    "run-stopped": _with(RUNNING, status="stopped", ended=NOON + 9, reason="its owner stopped it", progress=()),
-    "run-private": _with(
+    "run-stopped": changed(RUNNING, status="stopped", ended=NOON + 9, reason="its owner stopped it", progress=()),
+    "run-private": changed(
         RUNNING, private=True, measure="length of the noisy mean gradient", epsilon=2.3, delta=1e-5, most_epsilon=3.0,
     ),
 }  # fmt: skip
@@ -215,7 +218,7 @@ AFTER = replace(
     headline="Maria said no. Within a second, four people see what that changed.",
     since=NOON,
     patient_means="No study reads your records any more.",
-    patient_just="You said no at 2:02:11 pm. The clinic confirmed it 0.02 seconds later.",
+    patient_just="You said no at 2:02:11 pm UTC. The clinic confirmed it 0.02 seconds later.",
     patient_more="Round 2 had already counted you. Round 3 and all that follow do not.",
     officer_means="302 patients may be used in this study today.",
     officer_just="One fewer since 14:02:11. Nothing to do.",
@@ -253,3 +256,87 @@ CONSOLE: Mapping[str, Callable[[], str]] = {
     "four-done": lambda: render_page(DONE, release="0.1.0"),
 }
 PAGES = {**PATIENT, **CONSOLE}
+
+
+def pytest_generate_tests(metafunc):
+    for name, kind in (("name", PAGES), ("patient_page", PATIENT), ("console_page", CONSOLE)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, sorted(kind))
+
+
+@pytest.fixture(scope="session")
+def made() -> Mapping[str, str]:
+    """Every page by its name."""
+    return {name: make() for name, make in PAGES.items()}
+
+
+@pytest.fixture(scope="session")
+def address(made) -> Iterator[str]:
+    """Origin of a small server: each page under its name and under the path where its program has it, with the security headers.
+
+    A withdrawal that is sent there is answered as the site answers it.
+    """
+    paths = {"/me": "home", "/me/uses": "uses", "/me/withdraw": "withdraw", "/me/receipts/1": "receipt", "/": "runs"}
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            path = self.path.partition("?")[0]
+            static = path.removeprefix("/static/")
+            if static in STATIC_TYPES:
+                self.answer(200, STATIC_TYPES[static], static_file(static))
+            elif (page := paths.get(path, path[1:])) in made:
+                self.answer(200, "text/html; charset=utf-8", made[page].encode())
+            else:
+                self.answer(404, "text/plain", b"")
+
+        def do_POST(self):
+            form = self.rfile.read(int(self.headers["content-length"])).decode()
+            said_all = self.path == "/me/withdraw" and "what=all" in form and "form_key=key" in form
+            self.answer(303 if said_all else 400, "text/plain", b"", location="/me/receipts/1")
+
+        def answer(self, status, kind, body, **more):
+            self.send_response(status)
+            for name, value in {**SECURITY_HEADERS, **more, "content-type": kind, "content-length": len(body)}.items():
+                self.send_header(name, str(value))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *said):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium. It asks nobody for anything by itself."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="for want of playwright")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+    with sync_api.sync_playwright() as play:
+        started = play.chromium.launch(executable_path="/usr/bin/chromium", args=quiet)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def cards() -> Mapping[str, Four]:
+    """The four people before and after she said no."""
+    return {"before": BEFORE, "after": AFTER}
+
+
+@pytest.fixture
+def reports() -> Mapping[str, RunReport]:
+    """Runs by the name of their page."""
+    return REPORTS
+
+
+@pytest.fixture
+def uses() -> tuple[portal.StudyUse, ...]:
+    """What used a patient's records."""
+    return USE, LAW, WRONG

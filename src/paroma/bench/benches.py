@@ -1,7 +1,6 @@
-"""Which benches there are. Each is a function of its own module, loaded when it is named."""
+"""Which benches there are. Each is `measure` in a module of its own, loaded when it is named."""
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Final
 
 from paroma.bench.rows import Row
@@ -18,9 +17,19 @@ class BenchUnknown(BadInput):
 
 def run(name: str, *, say: Say) -> tuple[Row, ...]:
     """Measure one figure. say: gets a sentence at each step. Raises BenchUnknown, ParomaError."""
-    if name not in NAMES:
-        raise BenchUnknown(f"there is no bench `{printable(name)}`", do=f"name one of {', '.join(NAMES)}")
-    # the module of `round` must not hide the built-in function of that name
-    module = import_module(f"paroma.bench.{name}_bench")
-    measure: Callable[[Say], tuple[Row, ...]] = module.measure
+    match name:
+        case "round":
+            from paroma.bench.rounds import measure
+        case "secagg":
+            from paroma.bench.secagg import measure
+        case "heart":
+            from paroma.bench.hearts import measure
+        case "withdraw":
+            from paroma.bench.withdrawals import measure
+        case "kill":
+            from paroma.bench.kills import measure
+        case "start":
+            from paroma.bench.starts import measure
+        case _:
+            raise BenchUnknown(f"there is no bench `{printable(name)}`", do=f"name one of {', '.join(NAMES)}")
     return measure(say)

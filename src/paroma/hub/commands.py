@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from paroma.hub import tls
 from paroma.hub.app import make_app
+from paroma.hub.apps import OnDemand
 from paroma.hub.parts import Hub, Ports, open_hub
 from paroma.hub.settings import FILE, HubSettings, to_toml
 from paroma.kernel import settings as kernel_settings
@@ -20,6 +21,7 @@ from paroma.kernel.errors import BadInput, Refused
 from paroma.kernel.randomness import OsRandomness
 from paroma.kernel.wire.network import origin
 from paroma.kernel.wire.serve import Listening, serve
+from paroma.learn.sandbox.task import Workers
 from paroma.trust.federation import invitations, pinning
 from paroma.trust.identity import people
 from paroma.trust.identity.login_line import LoginLine
@@ -49,20 +51,35 @@ def load(folder: Path) -> HubSettings:
 
 def opened(settings: HubSettings) -> Hub:
     """The hub over the machine's clock, disk and randomness, its database brought up to date."""
-    ports = Ports(clock=SystemClock(), randomness=OsRandomness(), disk=SystemDisk(), blocking=Threads(4, "hub"))
+    return _opened(settings, OnDemand(settings.folder / "notes"))
+
+
+def _opened(settings: HubSettings, workers: Workers) -> Hub:
+    ports = Ports(
+        clock=SystemClock(),
+        randomness=OsRandomness(),
+        disk=SystemDisk(),
+        blocking=Threads(4, "hub"),
+        workers=workers,
+    )
     return open_hub(settings, ports, authority=_files(settings).ca.read_bytes())
 
 
 def run(folder: Path, ready: Callable[[HubSettings], None] = lambda _settings: None) -> None:
     """Serve until SIGINT or SIGTERM; the parked sites are answered first."""
     settings = load(folder)
-    hub, files = opened(settings), _files(settings)
+    workers = OnDemand(settings.folder / "notes")
+    hub, files = _opened(settings, workers), _files(settings)
     where = Listening(host=settings.host, port=settings.port, certificate=files.certificate, key=files.key)
 
     async def stop() -> None:
         hub.parked.stop()
 
-    asyncio.run(serve(make_app(hub), where, on_stop=stop, ready=lambda: ready(settings)))
+    async def main() -> None:
+        await serve(make_app(hub), where, on_stop=stop, ready=lambda: ready(settings))
+        await workers.stop()
+
+    asyncio.run(main())
     hub.store.close()
 
 

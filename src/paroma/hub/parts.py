@@ -13,6 +13,7 @@ from sqlalchemy import Connection, MetaData
 
 from paroma.data.catalogue.data_set import Offered
 from paroma.hub import proposals, reports, tables
+from paroma.hub.apps import Apps
 from paroma.hub.gate import Gate
 from paroma.hub.proposals import Post
 from paroma.hub.runs import Runs
@@ -27,6 +28,7 @@ from paroma.kernel.store import migrations, tables as store_tables
 from paroma.kernel.store.database import Store, open_store
 from paroma.kernel.wire import framing
 from paroma.learn.runs.messages import FromSite
+from paroma.learn.sandbox.task import Workers
 from paroma.trust.audit import log as logs, tables as audit_tables
 from paroma.trust.audit.journal import Journal
 from paroma.trust.audit.notes import CheckpointSigner, NoteKey
@@ -70,6 +72,7 @@ class Ports:
     randomness: Randomness
     disk: Disk
     blocking: Blocking
+    workers: Workers
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +92,7 @@ class Hub:
     line: HubEnd
     uploads: Uploads
     runs: Runs
+    apps: Apps
     post: Post
     gate: Gate
     authority: bytes  # PEM of the certificate authority that members pin
@@ -105,7 +109,8 @@ class Hub:
 
     async def start(self) -> None:
         """Take up what a restart left, and begin to tick."""
-        await self.runs.work()
+        await self.apps.start()
+        self.apps.work(await self.runs.work())
         self.jobs.append(asyncio.get_running_loop().create_task(self._tick()))
 
     async def stop(self) -> None:
@@ -116,13 +121,14 @@ class Hub:
         for job in self.jobs:
             with contextlib.suppress(asyncio.CancelledError):
                 await job
+        await self.apps.stop()
         await self.runs.close()
 
     async def _tick(self) -> None:
         while True:
             await self.ports.clock.sleep(TICK_SECONDS)
             self.ring(await self.store.write(self.runs.tick))
-            await self.runs.work()
+            self.apps.work(await self.runs.work())
 
 
 def origin_of(settings: HubSettings) -> str:
@@ -166,8 +172,17 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
     def handle(tx: Connection, site: SiteId, body: bytes) -> set[SiteId]:
         return _hear(tx, site, body, hub)
 
+    async def work() -> None:
+        apps.work(await runs.work())
+
+    def ring(sites: set[SiteId]) -> None:
+        for site in sites:
+            parked.wake(site)
+
+    apps = Apps(runs, store, ports.workers, ring)
+
     def committed(_site: SiteId) -> None:
-        task = asyncio.get_running_loop().create_task(runs.work())
+        task = asyncio.get_running_loop().create_task(work())
         hub.jobs.append(task)
         task.add_done_callback(hub.jobs.remove)
 
@@ -185,6 +200,7 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
         line=HubEnd(store, parked, handle=handle, heads=heads, clock=ports.clock, committed=committed),
         uploads=uploads,
         runs=runs,
+        apps=apps,
         post=post,
         gate=Gate(policies=policy.load(), log=log, store=store),
         authority=authority,

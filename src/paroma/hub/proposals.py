@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from paroma.data.catalogue.data_set import DataSet, Offered
+from paroma.hub import bundles
 from paroma.hub.tables import OFFERS, PERMITS
 from paroma.kernel import ids
 from paroma.kernel.clock import Clock
@@ -99,7 +100,7 @@ def apply(
     post: Post,
     randomness: Randomness,
 ) -> tuple[Permit, set[SiteId]]:
-    """Ask every site that offers the data set. Raises DataSetUnknown, FeatureUnknown, PermitInvalid, Refused."""
+    """Ask every site that offers the data set. Raises DataSetUnknown, FeatureUnknown, BundleUnknown, PermitInvalid, Refused."""
     described = data_set(tx, wish.data_set)
     for name in wish.features:
         described.feature(name)
@@ -118,6 +119,7 @@ def apply(
         now=post.clock.now(),
     )
     permits.check(permit)
+    app = b"" if permit.code is None else bundles.bundle(tx, permit.code)
     at = post.clock.now()
     log.write(
         tx, "application-submitted", permit=permits.digest(permit), study=study, purpose=wish.purpose, applicant=by
@@ -136,7 +138,7 @@ def apply(
         )
     )
     for one in participants:
-        message = PermitProposed(permit=permit, asked_by=asked_by, benefit=wish.benefit)
+        message = PermitProposed(permit=permit, asked_by=asked_by, benefit=wish.benefit, bundle=app)
         post.send(tx, one.site, f"proposed/{permit.id}", message)
     return permit, {one.site for one in participants}
 

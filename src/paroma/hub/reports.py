@@ -7,13 +7,12 @@ from sqlalchemy import Connection, RowMapping, select
 
 from paroma.data.catalogue.data_set import DataSet, columns
 from paroma.hub import proposals
-from paroma.hub.runs import RunUnknown, result_of
+from paroma.hub.runs import RunUnknown, query_of, result_of
 from paroma.hub.tables import RUNS
 from paroma.kernel.ids import RunId, SiteId, StudyId
-from paroma.learn.algorithms import plan as algorithms
-from paroma.learn.algorithms.query import Evaluate, Feature, Logistic, Query, Statistics, Step
+from paroma.learn.algorithms.query import Feature
 from paroma.learn.dp import accountants
-from paroma.learn.runs import hub as machine
+from paroma.learn.runs import hub as machine, question
 from paroma.learn.runs.report import Happened, Progress, Proof, RunReport, SiteSeen, Status
 from paroma.trust.audit import checkpoint as checkpoints, cosigning, log as logs
 from paroma.trust.audit.cosignatures import quorum
@@ -47,14 +46,14 @@ def report(tx: Connection, run: RunId, connected: Collection[SiteId]) -> RunRepo
     """What a scientist sees of a run. Raises RunUnknown."""
     row = _row(tx, run)
     permit = proposals.signed(tx, row["permit"]).permit
-    query = msgspec.msgpack.decode(row["query"], type=Query)
+    query = query_of(row)
     state = machine.unpack(row["machine"])
     progress = tuple(msgspec.msgpack.decode(row["progress"], type=list[Progress]))
     story = tuple(msgspec.msgpack.decode(row["story"], type=list[Happened]))
     titles = {m.site: m.title for m in members.members(tx)}
     features = msgspec.convert(columns(proposals.data_set(tx, permit.data_set)), tuple[Feature, ...])
-    plan = algorithms.plan(query, features, permit)
-    step = msgspec.msgpack.decode(row["steps"], type=Step) if row["steps"] else algorithms.first(plan)
+    asking = question.asking(query, features, permit)
+    step = question.unpack_step(bytes(row["steps"])) if row["steps"] else asking.first()
     privacy = permit.privacy
     status: Status = row["status"]
     return RunReport(
@@ -63,18 +62,18 @@ def report(tx: Connection, run: RunId, connected: Collection[SiteId]) -> RunRepo
         study=permit.study,
         title=permit.title,
         algorithm=str(type(query).__struct_config__.tag),
-        query=described(query),
+        query=asking.described(),
         status=status,
         reason=row["reason"],
         opened=row["opened"],
         ended=row["ended"],
         revision=row["revision"],
         step=state.step,
-        steps=query.steps if isinstance(query, Logistic) else 1,
-        measure=_measure(query, private=privacy is not None),
+        steps=asking.steps,
+        measure=asking.measure(),
         progress=progress,
         result=result_of(row),
-        numbers=sum(field.length for field in algorithms.layout(plan, step).fields),
+        numbers=0 if step is None else sum(field.length for field in asking.layout(step).fields),
         private=privacy is not None,
         epsilon=None if privacy is None else (accountants.spent(privacy, len(progress)) if progress else 0.0),
         delta=None if privacy is None else privacy.delta,
@@ -84,18 +83,6 @@ def report(tx: Connection, run: RunId, connected: Collection[SiteId]) -> RunRepo
         story=story,
         proof=_proof(tx, story),
     )
-
-
-def described(query: Query) -> str:
-    """The query as a scientist would write it."""
-    match query:
-        case Statistics():
-            return ", ".join(query.features)
-        case Logistic():
-            ridge = f", ridge {query.ridge:g}" if query.ridge else ""
-            return f"{query.outcome.feature} ~ {' + '.join(query.features)}{ridge}"
-        case Evaluate():
-            return f"{query.outcome.feature} ~ {' + '.join(query.features)}, judged"
 
 
 def log_file(tx: Connection, path: str) -> bytes:
@@ -110,12 +97,6 @@ def quorum_of(tx: Connection) -> int:
     """Cosignatures that make a checkpoint done: a quorum of all members that may take part."""
     n = sum(m.status in members.TAKES_PART for m in members.members(tx))
     return quorum(n, 0) if n else 1
-
-
-def _measure(query: Query, *, private: bool) -> str:
-    if not isinstance(query, Logistic):
-        return ""
-    return "length of the noisy mean gradient" if private else "mean log loss"
 
 
 def _proof(tx: Connection, story: tuple[Happened, ...]) -> Proof | None:

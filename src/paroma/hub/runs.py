@@ -2,7 +2,8 @@
 
 Start at `Runs`. Its methods that take `tx` change nothing but the database, and return the sites that have mail; whoever
 committed rings them. Adding up is work outside of any transaction: `AddUp` is written down first and done again after a
-restart. The algorithm's own state is one step, recomputed by every site from the sums.
+restart. The algorithm's own state is one step, recomputed by every site from the sums; what a Flower app asks comes from
+`apps`, which lets its server part talk.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from paroma.data.catalogue.data_set import DataSet, columns
@@ -27,14 +27,14 @@ from paroma.kernel.ids import PersonId, RunId, SiteId, printable
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store.database import Store, upsert
 from paroma.kernel.wire import framing
-from paroma.learn.algorithms import plan as algorithms
-from paroma.learn.algorithms.logistic import GRADIENT, LIKELIHOOD
-from paroma.learn.algorithms.plan import Plan
-from paroma.learn.algorithms.query import Feature, Logistic, Query, Result, Step
-from paroma.learn.disclosure.door import PUBLIC
-from paroma.learn.runs import hub as machine, messages
+from paroma.learn.algorithms.query import Feature
+from paroma.learn.flower import contribution as flower
+from paroma.learn.flower.contribution import Averaged
+from paroma.learn.flower.messages import Exchange, FlowerApp
+from paroma.learn.runs import hub as machine, messages, question
 from paroma.learn.runs.crypto import Combining
 from paroma.learn.runs.messages import FromSite, Participant, Proposal, Uploaded
+from paroma.learn.runs.question import Answer, Asking, OfApp, Query, Step
 from paroma.learn.runs.report import Happened, Progress
 from paroma.learn.secagg import unmask
 from paroma.trust.audit import cosignatures, covered, log as logs
@@ -44,8 +44,9 @@ from paroma.trust.channel.uploads import Uploads
 from paroma.trust.federation import members
 from paroma.trust.permit.permit import Permit, SignedPermit, digest
 
-MOST_QUERY = 64 << 10  # bytes
 STORY = 200  # lines kept for the page; the log keeps all
+SERVE = b"serve"  # in place of an `AddUp` in RUNS.pending: an app's server part is to be started
+DONE = "every question is answered"
 
 
 class Nudge(msgspec.Struct, frozen=True, kw_only=True, tag="nudge", forbid_unknown_fields=True):
@@ -61,6 +62,14 @@ class RunUnknown(Refused):
 
 class RunOver(Refused):
     """The run has ended."""
+
+
+class SoFar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an app's run has trained so far. number: rounds. sites: how many are in the last mean."""
+
+    number: int
+    sites: int
+    averaged: Averaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +115,7 @@ class Runs:
     def open(self, tx: Connection, asked: Asked) -> tuple[RunId, set[SiteId]]:
         """Invite the participants of the permit. Raises Refused, BadInput."""
         permit = asked.signed.permit
-        made = _plan(asked.query, asked.data_set, permit)
+        _asking(asked.query, asked.data_set, permit)
         run = RunId(ids.fresh("run", self._randomness))
         crypto = self._crypto(tx)
         participants = tuple(
@@ -131,7 +140,7 @@ class Runs:
         state, effects = machine.begin(run, plan, msgspec.msgpack.encode(asked.signed), query, crypto)
         now = self._clock.now()
         number = self._log.write(
-            tx, "run-opened", run=run, permit=digest(permit), study=permit.study, algorithm=_name(made.query)
+            tx, "run-opened", run=run, permit=digest(permit), study=permit.study, algorithm=_name(asked.query)
         )
         story = [Happened(what=f"Run opened under permit {permit.id}.", at=now, entry=number)]
         tx.execute(
@@ -183,10 +192,7 @@ class Runs:
 
     def stop(self, tx: Connection, run: str, reason: str) -> set[SiteId]:
         """End a run before its time. Raises RunUnknown, RunOver."""
-        row = self._row(tx, run)
-        if row["ended"] is not None:
-            raise RunOver(f"run `{run}` has ended already", do="open another one")
-        return self._move(tx, row, [machine.Finish(finished=False, reason=reason)], status="stopped")
+        return self._move(tx, self._open_row(tx, run), [_failed(reason)], status="stopped")
 
     def release(self, tx: Connection) -> tuple[SiteId, ...]:
         """Send the proposals that a cosigned checkpoint covers by now."""
@@ -205,18 +211,72 @@ class Runs:
             tx.execute(delete(HELD).where(*mine))
         return tuple(rung)
 
+    # -- an app's server part talks: see `apps`
+
+    def app(self, tx: Connection, run: RunId) -> flower.Plan:
+        """The app of a run. Raises RunUnknown, BadInput where there is none."""
+        asking = self._asking_of(tx, self._row(tx, run))
+        if not isinstance(asking, OfApp):
+            raise BadInput(f"run `{printable(run)}` runs no app", do="look at what it asks")
+        return asking.plan
+
+    def exchange(self, tx: Connection, run: RunId, asked: Exchange) -> set[SiteId]:
+        """The app asks every site to train. Raises RunOver, Refused, BadInput."""
+        row = self._open_row(tx, run)
+        step = framing.pack(asked)
+        tx.execute(update(RUNS).where(RUNS.c.run == run).values(steps=step, pending=None))
+        event = machine.Ask(request=step, size=self._asking_of(tx, row).layout(asked).size)
+        return self._move(tx, self._row(tx, run), [event])
+
+    def trained(self, tx: Connection, run: RunId, number: int) -> SoFar | None:
+        """What round `number` gave, once it is there. Raises RunOver."""
+        row = self._open_row(tx, run)
+        if row["result"] is None:
+            return None
+        found = msgspec.msgpack.decode(row["result"], type=SoFar)
+        return found if found.number == number else None
+
+    def conclude(self, tx: Connection, run: RunId) -> set[SiteId]:
+        """The app has said all it had to say. Raises RunOver."""
+        row = self._open_row(tx, run)
+        if row["result"] is None:
+            return self._move(tx, row, [machine.Finish(finished=False, reason="the app ended without a round")])
+        found = msgspec.msgpack.decode(row["result"], type=SoFar)
+        done = machine.Finish(finished=True, reason=DONE)
+        return self._move(tx, row, [done], found=flower.result(found.averaged, found.number))
+
+    def fail(self, tx: Connection, run: RunId, reason: str) -> set[SiteId]:
+        """The app cannot go on. A run that has ended stays as it is."""
+        row = self._row(tx, run)
+        return set() if row["ended"] is not None else self._move(tx, row, [_failed(reason)])
+
+    def restarted(self, tx: Connection) -> set[SiteId]:
+        """The hub starts: what an app had in its memory is lost, so its run ends."""
+        rung: set[SiteId] = set()
+        for row in _open_runs(tx):
+            if row["status"] == "running" and row["pending"] != SERVE and isinstance(query_of(row), FlowerApp):
+                why = "the hub was started anew while the app's server part was at work; open another run"
+                rung |= self._move(tx, row, [_failed(why)])
+        return rung
+
     # -- work outside of transactions
 
-    async def work(self) -> None:
-        """Do what is written down and not done: to be called after every commit, and once at the start."""
+    async def work(self) -> list[RunId]:
+        """Do what is written down and not done: to be called after every commit, and once at the start.
+
+        Returns the runs whose app is to be started, which is for `apps`.
+        """
         rows = await self._store.read(
-            lambda tx: tx.execute(select(RUNS.c.run, RUNS.c.pending).where(RUNS.c.pending.is_not(None))).all()
+            lambda tx: tx.execute(
+                select(RUNS.c.run, RUNS.c.pending, RUNS.c.ended).where(RUNS.c.pending.is_not(None))
+            ).all()
         )
         for row in rows:
-            if row.run not in self._adding:
+            if row.pending != SERVE and row.run not in self._adding:
                 task = asyncio.get_running_loop().create_task(self._add_up(RunId(row.run), bytes(row.pending)))
                 self._adding[row.run] = task
                 task.add_done_callback(lambda _, run=row.run: self._adding.pop(run, None))  # type: ignore[misc]
+        return [RunId(row.run) for row in rows if row.pending == SERVE and row.ended is None]
 
     async def close(self) -> None:
         """Wait for nothing: what is under way is done again after the next start."""
@@ -230,7 +290,7 @@ class Runs:
     async def _add_up(self, run: RunId, pending: bytes) -> None:
         work = msgspec.msgpack.decode(pending, type=machine.AddUp)
         row = await self._store.read(lambda tx: self._row(tx, run))
-        layout = algorithms.layout(await self._store.read(lambda tx: self._plan_of(tx, row)), _step(row))
+        layout = (await self._store.read(lambda tx: self._asking_of(tx, row))).layout(_step(row))
         masked: list[bytes] = []
         for member, whole in zip(work.members, work.masked, strict=True):
             masked.append(await self._bytes_of(work.entry, member.site, whole, layout.size))
@@ -243,7 +303,7 @@ class Runs:
         for member, whole in zip(work.members, work.masked, strict=True):
             if layout.size > uploads.MOST_INLINE:
                 await self._uploads.remove(member.site, bytes.fromhex(whole))
-        self._tell()
+        self.tell()
 
     async def _bytes_of(self, entry: str, site: SiteId, whole: str, size: int) -> bytes:
         """The masked bytes of one upload, from the database or from the spool."""
@@ -261,18 +321,27 @@ class Runs:
         tx.execute(delete(UPLOADS).where(UPLOADS.c.entry == work.entry))
         return self._move(tx, self._row(tx, run), [machine.Summed(entry=work.entry, total=total)])
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Something may have changed: whoever waits looks again."""
         self.changed.set()
         self.changed = asyncio.Event()
 
     # -- the machine and its effects
 
     def _move(
-        self, tx: Connection, row: RowMapping, events: Iterable[machine.Event], *, status: str | None = None
+        self,
+        tx: Connection,
+        row: RowMapping,
+        events: Iterable[machine.Event],
+        *,
+        status: str | None = None,
+        found: Answer | None = None,
     ) -> set[SiteId]:
         """Feed events to the machine of a run, keep what it remembers, and do what its effects say within this transaction."""
         state = machine.unpack(row["machine"])
         now = _Moving(row, status)
+        if found is not None:
+            self._conclude(tx, now, found)
         crypto = self._crypto(tx)
         rung: set[SiteId] = set()
         todo = deque(events)
@@ -308,8 +377,12 @@ class Runs:
                         what="Every hospital checked the permit on its own, and agreed on secrets.", at=at, entry=number
                     )
                 )
-                plan = self._plan_of(tx, now.row)
-                return (self._ask(now, plan, algorithms.first(plan)),)
+                asking = self._asking_of(tx, now.row)
+                first = asking.first()
+                if first is None:  # an app says it
+                    now.pending = SERVE
+                    return ()
+                return (self._ask(now, asking, first),)
             case machine.AddUp():
                 now.pending = msgspec.msgpack.encode(effect)
             case machine.Answered(step=step, entry=entry, members=inside, total=total):
@@ -323,7 +396,7 @@ class Runs:
                     total=messages.sha256(total),
                 )
                 now.tell(Happened(what=f"Round {step}: voted by all who sent, then added up.", at=at, entry=number))
-                return self._next(tx, now, step, total, at)
+                return self._next(tx, now, step, total, at, sites=len(inside))
             case machine.Failed(why=why):
                 now.end("failed" if now.status != "stopped" else "stopped", why, at)
                 number = self._log.write(tx, "run-ended", run=run, finished=False, reason=why)
@@ -334,27 +407,36 @@ class Runs:
                 pass
         return ()
 
-    def _ask(self, now: "_Moving", plan: Plan, step: Step) -> machine.Ask:
-        now.step = msgspec.msgpack.encode(step)
-        return machine.Ask(request=now.step, size=algorithms.layout(plan, step).size)
+    def _ask(self, now: "_Moving", asking: Asking, step: Step) -> machine.Ask:
+        now.step = framing.pack(step)
+        return machine.Ask(request=now.step, size=asking.layout(step).size)
 
-    def _next(self, tx: Connection, now: "_Moving", number: int, total: bytes, at: float) -> tuple[machine.Event, ...]:
-        """What the algorithm makes of a sum: another question, a result, or a reason to end."""
-        plan, step = self._plan_of(tx, now.row), msgspec.msgpack.decode(now.step, type=Step)
-        now.progress.append(Progress(step=number, at=at, value=measured(plan, step, total)))
+    def _next(
+        self, tx: Connection, now: "_Moving", number: int, total: bytes, at: float, *, sites: int
+    ) -> tuple[machine.Event, ...]:
+        """What follows from a sum: another question, a model that an app is told, a result, or a reason to end."""
+        asking, step = self._asking_of(tx, now.row), question.unpack_step(now.step)
         try:
-            outcome = algorithms.advance(plan, step, total)
+            now.progress.append(Progress(step=number, at=at, value=asking.measured(step, total)))
+            outcome = asking.advance(step, total)
         except ParomaError as problem:
             return (machine.Finish(finished=False, reason=str(problem)),)
-        if not algorithms.finished(outcome):
-            return (self._ask(now, plan, outcome),)  # type: ignore[arg-type]  # not finished, so a step
-        now.result = msgspec.msgpack.encode(outcome)
+        if isinstance(outcome, Averaged):
+            now.result = msgspec.msgpack.encode(SoFar(number=number, sites=sites, averaged=outcome))
+            return ()
+        if isinstance(outcome, Step):
+            return (self._ask(now, asking, outcome),)
+        self._conclude(tx, now, outcome)
+        return (machine.Finish(finished=True, reason=DONE),)
+
+    def _conclude(self, tx: Connection, now: "_Moving", found: Answer) -> None:
+        at = self._clock.now()
+        now.result = msgspec.msgpack.encode(found)
         now.end("finished", "", at)
         entry = self._log.write(
             tx, "run-ended", run=now.run, finished=True, reason="", result=messages.sha256(now.result)
         )
         now.tell(Happened(what="The result is there.", at=at, entry=entry))
-        return (machine.Finish(finished=True, reason="every question is answered"),)
 
     def _mail(self, tx: Connection, run: RunId, revision: int, effects: Iterable[machine.Effect]) -> set[SiteId]:
         """Put the machine's messages into the mailboxes; a proposal only under a checkpoint that covers its attempt."""
@@ -389,6 +471,12 @@ class Runs:
             raise RunUnknown(run)
         return row
 
+    def _open_row(self, tx: Connection, run: str) -> RowMapping:
+        row = self._row(tx, run)
+        if row["ended"] is not None:
+            raise RunOver(f"run `{run}` has ended already", do="open another one")
+        return row
+
     def _run_of(self, tx: Connection, message: FromSite) -> str:
         named = getattr(message, "run", None)
         if isinstance(named, str):
@@ -407,9 +495,9 @@ class Runs:
         plan = machine.unpack(self._row(tx, row["run"])["machine"]).plan
         return int(row["number"]), cosignatures.quorum(len(plan.participants), plan.c)
 
-    def _plan_of(self, tx: Connection, row: RowMapping) -> Plan:
+    def _asking_of(self, tx: Connection, row: RowMapping) -> Asking:
         permit = proposals.signed(tx, row["permit"]).permit
-        return _plan(msgspec.msgpack.decode(row["query"], type=Query), proposals.data_set(tx, permit.data_set), permit)
+        return _asking(query_of(row), proposals.data_set(tx, permit.data_set), permit)
 
     def _keep(self, tx: Connection, site: SiteId, message: Uploaded) -> None:
         """The masked bytes, in the transaction in which the machine takes the upload in."""
@@ -455,20 +543,13 @@ class _Moving:
         }
 
 
-def measured(plan: Plan, step: Step, total: bytes) -> float | None:
-    """What a sum says of how far the fit is: mean log loss, or the length of the noisy mean gradient; None for one question."""
-    if not isinstance(plan.query, Logistic):
-        return None
-    numbers = algorithms.layout(plan, step).decode(total)
-    patients = max(float(numbers[PUBLIC][0]), 1.0)
-    if LIKELIHOOD in numbers:
-        return -float(numbers[LIKELIHOOD][0]) / patients
-    return float(np.linalg.norm(numbers[GRADIENT])) / patients
-
-
-def _plan(query: Query, data_set: DataSet, permit: Permit) -> Plan:
+def _asking(query: Query, data_set: DataSet, permit: Permit) -> Asking:
     features = msgspec.convert(columns(data_set), tuple[Feature, ...])
-    return algorithms.plan(query, features, permit)
+    return question.asking(query, features, permit)
+
+
+def _failed(reason: str) -> machine.Finish:
+    return machine.Finish(finished=False, reason=reason)
 
 
 def _name(query: Query) -> str:
@@ -476,13 +557,21 @@ def _name(query: Query) -> str:
 
 
 def _step(row: RowMapping) -> Step:
-    step: Step = msgspec.msgpack.decode(row["steps"], type=Step)
-    return step
+    return question.unpack_step(bytes(row["steps"]))
 
 
-def result_of(row: RowMapping) -> Result | None:
-    """The result of a run, if there is one."""
-    return None if row["result"] is None else msgspec.msgpack.decode(row["result"], type=Result)
+def query_of(row: RowMapping) -> Query:
+    """What a run asks."""
+    query: Query = msgspec.msgpack.decode(row["query"], type=Query)
+    return query
+
+
+def result_of(row: RowMapping) -> Answer | None:
+    """The result of a run, if there is one. What an app has trained so far is none."""
+    if row["result"] is None or row["status"] != "finished":
+        return None
+    found: Answer = msgspec.msgpack.decode(row["result"], type=Answer)
+    return found
 
 
 def _open_runs(tx: Connection) -> list[RowMapping]:

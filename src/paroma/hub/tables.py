@@ -28,6 +28,15 @@ PERMITS = Table(
     Column("at", Float(53), nullable=False),
 )
 
+BUNDLES = Table(
+    "hub_bundles",
+    METADATA,
+    Column("code", String(64), primary_key=True),  # SHA-256 of the content
+    Column("content", LargeBinary, nullable=False),
+    Column("brought_by", String(64), nullable=False),
+    Column("at", Float(53), nullable=False),
+)
+
 RUNS = Table(
     "hub_runs",
     METADATA,
@@ -45,7 +54,7 @@ RUNS = Table(
     Column("progress", LargeBinary, nullable=False),
     Column("story", LargeBinary, nullable=False),
     Column("result", LargeBinary),
-    Column("pending", LargeBinary),  # an AddUp that is being done
+    Column("pending", LargeBinary),  # an AddUp that is being done, or `serve`: an app is to be started
     Index("hub_runs_opened", "opened"),
 )
 

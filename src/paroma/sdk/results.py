@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from paroma.learn.algorithms.query import Fitted, Judged, Result, Spent, Summary
+from paroma.learn.flower.messages import TrainedModel
 from paroma.sdk import tables
 
 Z95: Final = 1.959963984540054  # normal quantile: half width of a 95 % interval in standard errors
@@ -159,10 +160,50 @@ class Performance:
         return self.summary()
 
 
-Outcome = Logistic | Statistics | Performance
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Model:
+    """What a Flower app trained."""
+
+    trained: TrainedModel
+    title: str = "Flower app"
+
+    @property
+    def arrays(self) -> dict[str, tuple[float, ...]]:
+        """The numbers of each array by name, rows first; the shapes are in `trained.shapes`."""
+        found, at = {}, 0
+        for shape in self.trained.shapes:
+            size = math.prod(shape.dims)
+            found[shape.name] = self.trained.values[at : at + size]
+            at += size
+        return found
+
+    def summary(self) -> str:
+        """A line an array: its shape, its least and its greatest number."""
+        rows = [
+            (
+                shape.name,
+                " x ".join(map(str, shape.dims)),
+                tables.maybe(min(self.arrays[shape.name], default=None)),
+                tables.maybe(max(self.arrays[shape.name], default=None)),
+            )
+            for shape in self.trained.shapes
+        ]
+        body = tables.columns(("array", "shape", "least", "greatest"), rows, right=frozenset({1, 2, 3}))
+        facts = [("Patients", str(self.trained.patients)), ("Rounds", str(self.trained.rounds))]
+        return _page(self.title, facts, body, f"SHA-256 of the model: {self.trained.sha256}", None)
+
+    def to_dict(self) -> dict[str, object]:
+        """All figures by name."""
+        return _plain(self.trained)
+
+    def __repr__(self) -> str:
+        return self.summary()
 
 
-def of(result: Result, title: str) -> Outcome:
+Outcome = Logistic | Statistics | Performance | Model
+
+
+def of(result: Result | TrainedModel, title: str) -> Outcome:
     """The readable form of what a run found."""
     match result:
         case Fitted():
@@ -171,6 +212,8 @@ def of(result: Result, title: str) -> Outcome:
             return Statistics(found=result, title=title)
         case Judged():
             return Performance(judged=result, title=title)
+        case TrainedModel():
+            return Model(trained=result, title=title)
 
 
 def _term(name: str, coef: float, error: float | None) -> Term:

@@ -24,12 +24,12 @@ from paroma.kernel.store.database import Store, open_store
 from paroma.kernel.wire.network import HttpsNetwork, Network, trusting, trusting_nobody_yet
 from paroma.kernel.wire.serve import Listening, serve
 from paroma.learn.flower import session as flower
+from paroma.learn.runs.work import COMPUTE
 from paroma.learn.sandbox.host import Sandbox, inspect_walls
 from paroma.learn.sandbox.walls import Wall
 from paroma.learn.secagg.agreement import MlKem768
 from paroma.site.app import make_app
 from paroma.site.parts import VERSIONS, Ports, log_name, member_of, offer, open_site
-from paroma.site.round import COMPUTE
 from paroma.site.settings import FILE, MEMBER, Membership, SiteSettings, to_toml
 from paroma.trust.audit.notes import CheckpointSigner
 from paroma.trust.channel.caller import Caller, refused_by

@@ -220,7 +220,8 @@ class Site:
                 officer=person.key,
                 at=self.ports.clock.now(),
             )
-            members.take_enrolment(tx, statement)
+            if any(m.site == self.membership.site for m in members.members(tx)):
+                members.take_enrolment(tx, statement)  # else it comes with the federation log, as everybody's does
             outbox.send(
                 tx,
                 f"officer/{person.person}",

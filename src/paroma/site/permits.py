@@ -3,13 +3,14 @@
 import msgspec
 from sqlalchemy import Connection, RowMapping, select, update
 
-from paroma.kernel.errors import Refused
+from paroma.kernel.errors import ParomaError, Refused
 from paroma.kernel.ids import PermitId, SiteId, printable
 from paroma.kernel.store.database import upsert
 from paroma.kernel.wire import framing
+from paroma.learn.flower import fab
 from paroma.site import facts
 from paroma.site.gate import HUB, Gate
-from paroma.site.tables import PERMITS
+from paroma.site.tables import BUNDLES, PERMITS
 from paroma.trust.audit.journal import Journal
 from paroma.trust.channel import outbox
 from paroma.trust.federation import members
@@ -25,6 +26,15 @@ class PermitNotHere(Refused):
     def __init__(self, permit: str) -> None:
         super().__init__(
             f"permit `{printable(permit)}` does not hold at this site", do="ask for what the site's officer has signed"
+        )
+
+
+class BundleForeign(Refused):
+    """The app that came is not the one that the permit names."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the app that came is not the one that the permit names", do="apply anew with the app's digest"
         )
 
 
@@ -55,6 +65,15 @@ def proposed(tx: Connection, said: PermitProposed, me: SiteId, gate: Gate, journ
         "reasons": msgspec.json.encode([] if decision.allowed else [why.because, why.to_change]).decode(),
         "at": now,
     }
+    try:
+        _keep_app(tx, said)
+    except ParomaError as problem:
+        row |= {"state": "refused", "reasons": msgspec.json.encode([problem.message, problem.do]).decode()}
+        tx.execute(upsert(tx, PERMITS).values(row).on_conflict_do_nothing())
+        refused = {"policy": "app", "because": problem.message}
+        journal.write(tx, "application-refused", permit=permits.digest(permit), **refused)
+        _tell_refused(tx, permit, me, **refused, to_change=problem.do, now=now)
+        return
     tx.execute(upsert(tx, PERMITS).values(row).on_conflict_do_nothing())
     if not decision.allowed:
         journal.write(tx, "application-refused", permit=permits.digest(permit), policy=why.policy, because=why.because)
@@ -147,6 +166,12 @@ def permit_of(tx: Connection, permit: str) -> Permit:
     return _signed(_row(tx, permit)).permit
 
 
+def bundle_of(tx: Connection, permit: Permit) -> bytes | None:
+    """The app that a permit names, if it names one and it came."""
+    found = tx.execute(select(BUNDLES.c.content).where(BUNDLES.c.code == permit.code)).scalar_one_or_none()
+    return None if found is None else bytes(found)
+
+
 def asked_by(tx: Connection, permit: str) -> str:
     """Who asked for it, as a patient reads it."""
     return str(_row(tx, permit)["asked_by"])
@@ -160,6 +185,17 @@ def rows(tx: Connection) -> list[RowMapping]:
 def signed_of(row: RowMapping) -> SignedPermit:
     """The permit in a row, with its signatures."""
     return _signed(row)
+
+
+def _keep_app(tx: Connection, said: PermitProposed) -> None:
+    """Read the app strictly, and keep it under its digest. Raises BundleForeign, FabInvalid."""
+    code = said.permit.code
+    if code is None:
+        return
+    if fab.digest(said.bundle) != code:
+        raise BundleForeign
+    fab.read(said.bundle)
+    tx.execute(upsert(tx, BUNDLES).values(code=code, content=said.bundle).on_conflict_do_nothing())
 
 
 def _tell_refused(

@@ -4,6 +4,7 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, select
 
 from paroma.data.connect.load import unpack
+from paroma.data.consent import state as consent
 from paroma.data.consent.statement import EVERYTHING, Choice
 from paroma.data.rights import ledger as rights
 from paroma.data.rights.ledger import UseOfRecords
@@ -15,9 +16,8 @@ from paroma.site.parts import Site, missing
 from paroma.site.tables import RECEIPTS, RUNS
 from paroma.trust.audit import log as logs, witness
 from paroma.trust.audit.notes import Note
-from paroma.trust.policy import purposes
 from paroma.web.kit.pages import clock12, day
-from paroma.web.portal.views import Clinic, Receipt, StudyUse
+from paroma.web.portal.views import PURPOSES, Choice as Chosen, Clinic, Receipt, StudyUse
 
 
 class LogSeen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,9 +146,7 @@ def uses(tx: Connection, site: Site, patient: PatientId) -> tuple[StudyUse, ...]
                 study=use.asked.study,
                 title=use.asked.title,
                 asked_by=use.asked.asked_by,
-                purpose=f"computed sums for {purposes.ALLOWED[use.asked.purpose]}"
-                if use.asked.purpose in purposes.ALLOWED
-                else "computed sums",
+                purpose=PURPOSES.get(use.asked.purpose, "computed sums"),
                 people=use.people,
                 at=use.rounds[-1].read_at,
                 rule=_rule(use.rule),
@@ -159,6 +157,13 @@ def uses(tx: Connection, site: Site, patient: PatientId) -> tuple[StudyUse, ...]
             )
         )
     return tuple(found)
+
+
+def choice(tx: Connection, patient: PatientId) -> Chosen:
+    """What the patient has decided about all research, as it stands."""
+    newest = next((c for c in consent.choices_of(tx, patient) if c.scope == EVERYTHING), None)
+    research = newest is None or newest.says == "yes"
+    return Chosen(research=research, sentence="yes to research" if research else "no to all research")
 
 
 def receipt(tx: Connection, site: Site, choice: Choice) -> Receipt | None:
@@ -184,7 +189,7 @@ def _before(use: UseOfRecords, at: float) -> str:
         return f"“{use.asked.title}” had read your records. It has not counted you."
     when = rounds[-1].committed_at or 0.0
     counted = _counted([r.round for r in rounds]).removeprefix("You were counted ").removesuffix(".")
-    return f"“{use.asked.title}” counted you {counted}, committed on {day(when)} at {clock12(when)}. That sum stays."
+    return f"“{use.asked.title}” counted you {counted}, finished on {day(when)} at {clock12(when)}. That sum stays."
 
 
 def _covers(tx: Connection, choice: Choice) -> str:

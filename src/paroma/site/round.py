@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -38,16 +39,15 @@ from paroma.kernel.ids import PatientId, RunId, SiteId, printable
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store.database import Store, upsert
 from paroma.kernel.wire import framing
-from paroma.learn.algorithms import plan as algorithms, worker
-from paroma.learn.algorithms.plan import Plan
-from paroma.learn.algorithms.query import Feature, Logistic, Query, Step
+from paroma.learn.algorithms.query import Feature
 from paroma.learn.disclosure import memory
 from paroma.learn.disclosure.door import let_out
 from paroma.learn.disclosure.ledger import Kept
 from paroma.learn.dp.mechanisms import DiscreteGaussian
-from paroma.learn.runs import messages, site as machine
+from paroma.learn.runs import messages, question, site as machine, work as works
 from paroma.learn.runs.crypto import Signing
 from paroma.learn.runs.messages import Closed, Complete, OpenAttempt, Participant, Proposal, RunInvitation
+from paroma.learn.runs.question import Asking
 from paroma.learn.runs.site import SiteState
 from paroma.learn.sandbox.task import Limits, Task, WorkerFailed, Workers
 from paroma.learn.secagg import masks
@@ -66,7 +66,6 @@ from paroma.trust.keys.signing import SigningKey
 from paroma.trust.permit.permit import Permit, SignedPermit, digest
 from paroma.trust.policy.facts import Entity
 
-COMPUTE = "paroma.learn.algorithms.worker:compute"
 RunMessage = messages.AllKeys | messages.AllCiphertexts | OpenAttempt | Proposal | Complete | Closed | messages.Stopped
 SEALED = b"paroma/site-run/v1\n"
 
@@ -166,13 +165,13 @@ class Rounds:
         """Take part in a run? Only under a permit that this site verified itself. Raises Refused, BadInput."""
         p = self._p
         signed = framing.unpack(message.permit, SignedPermit, 1 << 20)
-        query = framing.unpack(message.query, Query, 1 << 16)
+        query = question.unpack_query(message.query)
 
         def begin(tx: Connection) -> None:
             if not arrival.admit(tx) or _row(tx, message.run) is not None:
                 return
             permit = permit_desk.require_valid(tx, signed, p.clock.now())
-            algorithms.plan(query, _features(p.data_set(permit.data_set)), permit)
+            question.asking(query, _features(p.data_set(permit.data_set)), permit)
             known = {m.site: m for m in members.members(tx)}
             participants = tuple(
                 sorted(
@@ -275,26 +274,20 @@ class Rounds:
     def _check_asked(self, tx: Connection, row: RowMapping, message: OpenAttempt) -> None:
         """The model that came is the one that follows from the last sum. Raises BadInput for another."""
         opening = messages.read_entry(message.entry)
-        plan = self._plan(tx, row)
-        asked = framing.unpack(message.request, Step, 1 << 20)
-        expected: object
-        if opening.step == 1:
-            expected = algorithms.first(plan)
-        else:
-            before = (
-                tx.execute(select(SUMS).where(SUMS.c.run == row["run"], SUMS.c.step == opening.step - 1))
-                .mappings()
-                .one_or_none()
-            )
-            if before is None or before["total"] is None:
-                raise BadInput("the sum of the step before never came", do="send the sums in order")
-            expected = algorithms.advance(
-                plan, msgspec.msgpack.decode(before["request"], type=Step), bytes(before["total"])
-            )
-        if asked != expected:
-            raise BadInput(
-                "the model that was sent does not follow from the last sum", do="send what the permit's algorithm gives"
-            )
+        asked = question.unpack_step(message.request)
+        found = tx.execute(
+            select(SUMS).where(SUMS.c.run == row["run"], SUMS.c.step.in_([opening.step - 1, opening.step]))
+        )
+        sums = {told["step"]: told for told in found.mappings()}
+        now, before = sums.get(opening.step), sums.get(opening.step - 1)
+        if now is not None and bytes(now["request"]) != message.request:
+            raise BadInput("another attempt at this question asked something else", do="ask the same again")
+        if opening.step > 1 and (before is None or before["total"] is None):
+            raise BadInput("the sum of the step before never came", do="send the sums in order")
+        told = None
+        if before is not None:
+            told = (question.unpack_step(bytes(before["request"])), bytes(before["total"]))
+        self._asking(tx, row).check(asked, opening.step, told)
         kept = {"run": row["run"], "step": opening.step, "request": message.request, "total": None}
         tx.execute(upsert(tx, SUMS).values(kept).on_conflict_do_nothing())
         entry = {"entry": messages.sha256(message.entry), "run": row["run"]}
@@ -432,24 +425,31 @@ class Rounds:
     async def _let_out(self, asked: machine.Compute) -> None:
         p, run, E = self._p, asked.opening.run, asked.entry
         opening = asked.opening
-        permit, plan = await p.store.read(lambda tx: self._about(tx, run))
-        step = framing.unpack(asked.request, Step, 1 << 20)
-        held = await self._cohort(run, permit, plan)
+        permit, asking, bundle = await p.store.read(lambda tx: self._about(tx, run))
+        step = question.unpack_step(asked.request)
+        held = await self._cohort(run, permit, asking)
         if permit.privacy is not None:
             able = await p.blocking.run(lambda: p.budget.admissible(permit, held.cohort.patients))
             if len(able) < len(held.cohort.patients):
-                held = await self._cohort(run, permit, plan, only=frozenset(able))
-        await self._decide(run, permit, plan, held)
+                held = await self._cohort(run, permit, asking, only=frozenset(able))
+        await self._decide(run, permit, asking, held)
         seq = await p.store.read(consent.sequence)  # before the first row is read: what changes from now on taints
-        request, question = algorithms.request(plan, step), algorithms.question(plan, step)
+        place = works.Place(
+            run=run,
+            site=1 + [one.site for one in permit.participants].index(p.me),
+            attempt=E,
+            patients=held.cohort.patients,
+            alive=os.pread(held.fd, (len(held.cohort.patients) + 7) // 8, 0),
+            bundle=bundle,
+        )
+        work = works.work(asking, step, place)
         task = Task(
-            entry=COMPUTE,
-            payload=framing.pack(request),
-            tables=(held.cohort.table, held.fd),
+            entry=work.entry,
+            payload=work.payload,
+            tables=(*work.before, held.cohort.table, held.fd, *work.after),
             limits=Limits(seconds=p.seconds),
         )
-        reply = await p.workers.run(task)
-        contribution = worker.received(reply, request, held.cohort.patients, attempt=E, question=question)
+        contribution = work.received(await p.workers.run(task))
         used, selected = contribution.patients, contribution.selected or contribution.patients
         if permit.privacy is None:
             known = await p.store.read(lambda tx: self._memory(tx))
@@ -457,13 +457,13 @@ class Rounds:
                 known,
                 run=run,
                 study=permit.study,
-                question=question,
-                selection=algorithms.selection(plan),
+                question=contribution.question,
+                selection=asking.selection,
                 patients=selected,
                 floor=permit.least_patients,
             )
         state = await p.store.read(lambda tx: self._open(bytes(_require(tx, run)["state"])))
-        put_on = masks.masker(request.layout, machine.masks_of(state, self._signing({})))
+        put_on = masks.masker(contribution.layout, machine.masks_of(state, self._signing({})))
         masked = await p.blocking.run(
             lambda: let_out(
                 contribution,
@@ -473,7 +473,7 @@ class Rounds:
                 masks=put_on,
             )
         )
-        said = _Committed(question=question, selection=algorithms.selection(plan), patients=selected)
+        said = _Committed(question=contribution.question, selection=asking.selection, patients=selected)
         bits = _packed(used, held.cohort)
         whole = hashlib.sha256(masked.upload)
         inline = masked.upload if len(masked.upload) <= uploads.MOST_INLINE else None
@@ -530,13 +530,12 @@ class Rounds:
         self._follow(await p.store.write(keep))
         p.wake()
 
-    async def _decide(self, run: RunId, permit: Permit, plan: Plan, held: _Held) -> None:
+    async def _decide(self, run: RunId, permit: Permit, asking: Asking, held: _Held) -> None:
         """Policy on fresh facts. Raises Refused, which names the rule and the fact that would change it."""
         p = self._p
-        query = plan.query
         this = facts.Round(
-            algorithm="logistic" if isinstance(query, Logistic) else str(type(query).__struct_config__.tag),
-            features=frozenset(feature.name for feature in plan.features),
+            algorithm=asking.algorithm,
+            features=frozenset(asking.features),
             floor_reached=len(held.cohort.patients) >= permit.least_patients,
             steady=True,  # whether it is, is known after the reading: `memory.admit` refuses then
             budget_enough=len(held.cohort.patients) > 0,
@@ -553,7 +552,7 @@ class Rounds:
         decision.require()  # type: ignore[attr-defined]  # a Decision
 
     async def _cohort(
-        self, run: RunId, permit: Permit, plan: Plan, *, only: frozenset[PatientId] | None = None
+        self, run: RunId, permit: Permit, asking: Asking, *, only: frozenset[PatientId] | None = None
     ) -> _Held:
         """The patients that may be used now, as a table in memory, and their live bits. Read once a run, then kept."""
         held = self._cohorts.get(run)
@@ -562,11 +561,14 @@ class Rounds:
         p, use = self._p, facts.use_of(permit)
         usable = await p.store.read(lambda tx: consent.verdicts(tx, use, p.clock.now()))
         data_set = p.data_set(permit.data_set)
-        names = [feature.name for feature in plan.features]
 
         def build() -> _Held:
             cohort = assemble(
-                data_set, names, p.vault, lambda patient: _within(usable(patient), patient, only), p.randomness
+                data_set,
+                asking.features,
+                p.vault,
+                lambda patient: _within(usable(patient), patient, only),
+                p.randomness,
             )
             bits = p.board.open(run, use, cohort.patients)
             name = hashlib.sha256(b"\n".join([run.encode(), p.randomness.take(16)])).hexdigest()
@@ -605,15 +607,15 @@ class Rounds:
             .on_conflict_do_update(index_elements=["only"], set_={"content": kept["content"]})
         )
 
-    def _about(self, tx: Connection, run: RunId) -> tuple[Permit, Plan]:
+    def _about(self, tx: Connection, run: RunId) -> tuple[Permit, Asking, bytes | None]:
         row = _require(tx, run)
-        return permit_desk.permit_of(tx, row["permit"]), self._plan(tx, row)
-
-    def _plan(self, tx: Connection, row: RowMapping) -> Plan:
         permit = permit_desk.permit_of(tx, row["permit"])
-        return algorithms.plan(
-            framing.unpack(bytes(row["query"]), Query, 1 << 16), _features(self._p.data_set(permit.data_set)), permit
-        )
+        return permit, self._asking(tx, row), permit_desk.bundle_of(tx, permit)
+
+    def _asking(self, tx: Connection, row: RowMapping) -> Asking:
+        permit = permit_desk.permit_of(tx, row["permit"])
+        query = question.unpack_query(bytes(row["query"]))
+        return question.asking(query, _features(self._p.data_set(permit.data_set)), permit)
 
     def _run_of(self, tx: Connection, message: RunMessage) -> str:
         named = getattr(message, "run", None)

@@ -17,6 +17,14 @@ PERMITS = Table(
     Column("at", Float(53), nullable=False),
 )
 
+BUNDLES = Table(
+    "site_bundles",
+    METADATA,
+    Column("code", String(64), primary_key=True),  # SHA-256 of the content
+    Column("content", LargeBinary, nullable=False),
+)
+"""Apps that came with an application, by the digest that the permit names."""
+
 RUNS = Table(
     "site_runs",
     METADATA,

@@ -54,6 +54,9 @@ class NoHeads:
     async def theirs(self, *said):
         assert said[-1] == ("head",)
 
+    async def news(self, site):
+        return False
+
 
 class Hub:
     """A hub without HTTP: what hub/api does with the room's functions, as a `Network`."""

@@ -200,6 +200,9 @@ def test_nothing_is_said_to_a_site_that_is_revoked_while_its_answer_is_made(pair
         async def theirs(self, site, heads):
             return None
 
+        async def news(self, site):
+            return False
+
     async def scene():
         there.hub.end._heads = Revoking()
         await there.hub.post(there.SITE, "m", b"x")

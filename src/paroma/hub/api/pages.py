@@ -21,6 +21,7 @@ from paroma.web.console import run as pages
 from paroma.web.console.run import BudgetLine, Door, Event, Figure, RunView
 from paroma.web.kit.charts import Curve, Effect, Forest
 from paroma.web.kit.http import page
+from paroma.web.kit.pages import spelled
 from paroma.web.kit.sign_in import SignIn, closed_for
 
 Z95 = 1.959963984540054  # normal quantile: half width of a 95 % interval in standard errors
@@ -138,7 +139,7 @@ def view_of(report: RunReport) -> RunView:
         )
         if effects
         else None,
-        forest_finding=f"{largest.name}: {largest.ratio:.2f} times the odds" if largest else "",
+        forest_finding=f"{largest.name} multiplies the odds by {largest.ratio:.2f}" if largest else "",
         table_head=head,
         table=rows,
         table_finding=_table_finding(report),
@@ -211,7 +212,7 @@ def _headline(report: RunReport) -> str:
     kept = "No record has left a hospital."
     if report.status == "finished":
         count = report.result.patients if report.result is not None else 0
-        return f"The answer over {about(count)} people is there. {kept}"
+        return f"{_answer(report)} over {about(count)} people. {kept}"
     if report.status in {"failed", "stopped"}:
         return f"This run ended without an answer: {report.reason}."
     if report.status == "waiting":
@@ -221,6 +222,22 @@ def _headline(report: RunReport) -> str:
         if report.steps > 1
         else f"The hospitals are computing. {kept}"
     )
+
+
+def _answer(report: RunReport) -> str:
+    match report.result:
+        case Summary(features=described):
+            return f"{spelled(len(described))} {'feature is' if len(described) == 1 else 'features are'} described"
+        case Fitted(converged=True):
+            return "The model is fitted"
+        case Fitted(spent=spent) if spent is not None:
+            return "The model is trained, with privacy noise,"
+        case Fitted():
+            return "The model had not settled when its rounds were used up,"
+        case Judged(auroc=auroc):
+            return f"The model ranks a case above a non-case in {100 * auroc:.0f} of 100 pairs,"
+        case _:
+            return "The answer is there,"
 
 
 def _curve_finding(values: tuple[float, ...], measure: str) -> str:

@@ -8,12 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from paroma.hub import proposals, reports
+from paroma.hub import bundles, proposals, reports
 from paroma.hub.gate import as_entity, as_person
 from paroma.hub.parts import Hub
-from paroma.hub.runs import MOST_QUERY, Asked
+from paroma.hub.runs import Asked
 from paroma.kernel.ids import RunId, StudyId
-from paroma.learn.algorithms.query import Query
+from paroma.learn.flower.contribution import MOST_BUNDLE
+from paroma.learn.runs.question import MOST_QUERY, Query
 from paroma.learn.runs.report import RunReport
 from paroma.trust.audit.cosignatures import quorum
 from paroma.trust.audit.notes import NoteKey
@@ -25,7 +26,7 @@ from paroma.trust.permit import permit as permits
 from paroma.trust.permit.wish import Standing, Wish
 from paroma.trust.policy import facts
 from paroma.trust.policy.facts import Entity
-from paroma.web.kit.http import as_json, json_of
+from paroma.web.kit.http import as_json, body_of, count_of, json_of
 from paroma.web.kit.sign_in import SignIn
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class PeopleRoutes:
             Route("/api/applications", self.applications, methods=["GET"]),
             Route("/api/applications", self.apply, methods=["POST"]),
             Route("/api/applications/{permit}", self.application, methods=["GET"]),
+            Route("/api/bundles", self.bring_app, methods=["POST"]),
             Route("/api/permits/{permit}/revoke", self.revoke, methods=["POST"]),
             Route("/api/runs", self.runs, methods=["GET"]),
             Route("/api/runs", self.open_run, methods=["POST"]),
@@ -115,6 +117,16 @@ class PeopleRoutes:
         )
         hub.ring(rung)
         return as_json(await hub.store.read(lambda tx: proposals.standing(tx, permit.id)), 201)
+
+    async def bring_app(self, request: Request) -> Response:
+        """Keep the bundle of a Flower app; its digest, which an application then names."""
+        person = await self._allowed(
+            request, facts.Apply, resource=Entity("Study", "new"), purpose="scientific-research"
+        )
+        data, hub = await body_of(request, MOST_BUNDLE + 1), self._hub
+        now = hub.ports.clock.now()
+        code = await hub.store.write(lambda tx: bundles.keep(tx, data, by=person.person, log=hub.log, now=now))
+        return as_json({"code": code}, 201)
 
     async def applications(self, request: Request) -> Response:
         """All applications that this person may see."""
@@ -193,11 +205,11 @@ class PeopleRoutes:
         """One run; with `wait` and `after`, once its revision is greater."""
         run = RunId(request.path_params["run"])
         await self.allowed_run(await self._sign_in.person(request), run)
-        after = request.query_params.get("after", "")
+        after = count_of(request.query_params.get("after", ""), 1 << 53)
 
         async def look() -> RunReport | None:
             found = await self._report(run)
-            return found if not after.isdigit() or found.revision > int(after) or found.ended is not None else None
+            return found if after is None or found.revision > after or found.ended is not None else None
 
         return as_json(await self._awaited(request, look) or await self._report(run))
 
@@ -270,9 +282,9 @@ class PeopleRoutes:
 
     async def _awaited(self, request: Request, look: Callable[[], Awaitable[T | None]]) -> T | None:
         """What `look` finds within the time that the request gives; asked again whenever something changed."""
-        asked = request.query_params.get("wait", "0")
+        asked = count_of(request.query_params.get("wait", "0").partition(".")[0], 1 << 20) or 0
         clock = self._hub.ports.clock
-        ends = clock.monotonic() + min(float(asked) if asked.replace(".", "", 1).isdigit() else 0.0, LONGEST_WAIT)
+        ends = clock.monotonic() + min(float(asked), LONGEST_WAIT)
         while True:
             found = await look()
             left = ends - clock.monotonic()

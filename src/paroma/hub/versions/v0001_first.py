@@ -155,6 +155,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("entry"),
     )
     op.create_table(
+        "hub_bundles",
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("brought_by", sa.String(length=64), nullable=False),
+        sa.Column("at", sa.Float(precision=53), nullable=False),
+        sa.PrimaryKeyConstraint("code"),
+    )
+    op.create_table(
         "hub_held",
         sa.Column("entry", sa.String(length=64), nullable=False),
         sa.Column("site", sa.String(length=40), nullable=False),

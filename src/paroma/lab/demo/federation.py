@@ -172,9 +172,9 @@ class Running:
             talk.close()
 
 
-def new_folder() -> Path:
+def new_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """A fresh folder for this federation; what an earlier demo left is removed if nobody uses it any more."""
-    state = os.environ.get("XDG_STATE_HOME")
+    state = environ.get("XDG_STATE_HOME")
     home = (Path(state) if state else Path.home() / ".local" / "state") / "paroma"
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -250,7 +250,8 @@ def enrol_all(running: Running) -> None:
         else:
             person(one)
 
-    side_by_side(enrol, [*HOSPITALS, *PEOPLE])
+    everybody: list[Hospital | str] = [*HOSPITALS, *PEOPLE]
+    side_by_side(enrol, everybody)
 
 
 def side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -15,10 +15,11 @@ import msgspec
 
 from paroma.kernel.errors import ParomaError
 from paroma.lab.demo import federation
-from paroma.lab.demo.addresses import addresses
+from paroma.lab.demo.addresses import addresses, look
 from paroma.lab.demo.show import Held, Screen
 from paroma.lab.demo.story import SCENES, Stage
-from paroma.lab.processes import Programs
+from paroma.lab.four.serve import serve
+from paroma.lab.processes import Programs, free_port
 
 MOST_SECONDS: Final = 180.0
 
@@ -78,15 +79,16 @@ def _end(stage: Stage, held: Sequence[Held], screen: Screen) -> None:
     stays = sys.stdout.isatty() and sys.stdin.isatty() and not os.environ.get("CI")
     if not stays:
         return
-    with addresses(stage) as pages:
+    running, port = stage.all(), free_port()
+
+    def ready() -> None:
         screen.say("")
-        for what, url in pages:
-            screen.say(f"  {what:<42} {url}")
+        for what, where in addresses(running, f"http://127.0.0.1:{port}/"):
+            screen.say(f"  {what:<42} {where}")
         screen.say("\n  The federation runs until Ctrl-C.")
-        try:
-            signal.pause()
-        except KeyboardInterrupt:
-            screen.say("\n  stopping")
+
+    serve(look(running), port, ready=ready)
+    screen.say("\n  stopping")
 
 
 def _print_json(held: Sequence[Held], folder: os.PathLike[str]) -> None:

@@ -27,6 +27,7 @@ class Screen:
         self._out = out or sys.stdout
         self.quiet = quiet
         self._live = self._out.isatty()
+        self._shown = 0  # rounds in the drawing that stands there
 
     def say(self, line: str) -> None:
         """A line."""
@@ -39,12 +40,14 @@ class Screen:
 
     def draw(self, title: str, values: Sequence[float], *, of: int) -> None:
         """The rounds so far, redrawn in place on a terminal."""
-        if not self.quiet and self._live and values:
+        if not self.quiet and self._live and values and len(values) != self._shown:
+            self._shown = len(values)
             line = f"      {title} {spark(values)} round {len(values)} of at most {of}: {values[-1]:.4f}"
             print(f"\r{line[:_WIDTH]:<{_WIDTH}}", end="", file=self._out, flush=True)
 
     def drawn(self, title: str, values: Sequence[float]) -> None:
         """The rounds, all of them."""
+        self._shown = 0
         if not self.quiet and values:
             start = "\r" if self._live else ""
             line = f"      {title} {spark(values)} {len(values)} rounds, {values[0]:.4f} to {values[-1]:.4f}"

@@ -18,9 +18,9 @@ from paroma.kernel.errors import ParomaError, Refused, Unavailable
 from paroma.lab import heart
 from paroma.lab.demo import federation
 from paroma.lab.demo.federation import AUDITOR, HOSPITALS, SCIENTIST, Running
-from paroma.lab.demo.patient import Browser, Receipt, rounds
 from paroma.lab.demo.pooled import FLAMBY, INPUTS, OUTCOME, Pooled
 from paroma.lab.demo.show import Screen
+from paroma.lab.patient import Browser, Receipt, rounds
 from paroma.lab.processes import ProcessFailed, Programs, until
 from paroma.learn.algorithms.query import Drawn, Fitted
 from paroma.learn.runs.report import RunReport
@@ -28,7 +28,7 @@ from paroma.sdk.connection import Connection
 from paroma.sdk.officer import Officer
 from paroma.sdk.results import Logistic, Performance, Statistics
 from paroma.sdk.run import Run
-from paroma.sdk.study import NotGranted, Study, privacy
+from paroma.sdk.study import NotGranted, Study, privacy, upload_app
 from paroma.trust.audit.entries import Entry, open_entry
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ CLIPPING_NORM: Final = 1.2
 SEED: Final = "heart-2026"
 WITHDRAW_AFTER: Final = 2  # rounds answered when she says no: the third is under way
 KILL_AFTER: Final = 3
+FLOWER_ROUNDS: Final = 3  # as the app's own configuration says
 RUN_SECONDS: Final = 60.0
 COSIGN_SECONDS: Final = 30.0
 
@@ -61,8 +62,7 @@ class Stage:
     screen: Screen
     running: Running | None = None
     scientist: Connection | None = None
-    study: Study | None = None
-    private: Study | None = None
+    study: str = ""
     run: str = ""
     closing: list[Callable[[], None]] = field(default_factory=list)
     pooled: Pooled | None = None
@@ -77,6 +77,12 @@ class Stage:
             self.scientist = Connection(self.all().talk(SCIENTIST))
             self.closing.append(self.scientist.close)
         return self.scientist
+
+    def permitted(self) -> Study:
+        """The study that scene 2 got a permit for. Raises SceneFailed before it."""
+        if not self.study:
+            raise SceneFailed("a study with a permit is missing")
+        return self.lena().study(self.study)
 
     def rows(self) -> Pooled:
         """The pooled rows."""
@@ -129,11 +135,9 @@ def agree_on_a_permit(stage: Stage) -> str:
     )  # fmt: skip
     no = _raised(NotGranted, lambda: wrong.wait(seconds=20))
     _require("Zurich and Basel refuses" in no.message and "scientific-research" in no.do, f"the refusal says: {no}")
-    stage.study = _agreed(
-        stage, "What raises the risk of heart disease", algorithms=("statistics", "logistic"), questions=80
-    )
-    permit = stage.study.standings[0].permit
-    _require(stage.study.state == "valid" and len(permit.participants) == 4, "the permit is not valid")
+    study = _agreed(stage, "What raises the risk of heart disease", algorithms=("statistics", "logistic"), questions=80)
+    stage.study, permit = study.id, study.standings[0].permit
+    _require(study.state == "valid" and len(permit.participants) == 4, "the permit is not valid")
     return (
         f"found `{name}` by its description; {no.message.split(' (policy')[0]}: {no.do}; applied for "
         f"{permit.purpose}, 4 officers signed with their own keys, the permit is valid"
@@ -142,7 +146,7 @@ def agree_on_a_permit(stage: Stage) -> str:
 
 def one_call_statistics(stage: Stage) -> str:
     """3: counts, means, variances of every feature in one call, beside the pooled rows."""
-    found = _as(Statistics, _study(stage).statistics(", ".join((*INPUTS, OUTCOME))).wait(seconds=RUN_SECONDS)).found
+    found = _as(Statistics, stage.permitted().statistics(", ".join((*INPUTS, OUTCOME))).wait(seconds=RUN_SECONDS)).found
     pooled = stage.rows()
     _require(found.patients == len(pooled) == 740, f"{found.patients} patients, not 740")
     worst = 0.0
@@ -170,7 +174,7 @@ def one_call_statistics(stage: Stage) -> str:
 
 def logistic_regression(stage: Stage) -> str:
     """4: rounds drawn live, coefficients equal to the pooled fit; AUROC and accuracy beside FLamby's table."""
-    study, pooled = _study(stage), stage.rows()
+    study, pooled = stage.permitted(), stage.rows()
     run = study.logistic(FORMULA)
     fitted = _as(Logistic, _watch(stage, run, "log loss")).fitted
     stage.run = run.id
@@ -210,7 +214,6 @@ def withdrawal(stage: Stage) -> str:
         questions=PRIVATE_QUESTIONS,
         epsilon=EPSILON,
     )
-    stage.private = study
     with Browser(running.patient_link("cleveland", heart.MARIA)) as maria:
         maria.withdraw_form()
         run = study.logistic(FORMULA, steps=PRIVATE_STEPS)
@@ -226,7 +229,7 @@ def withdrawal(stage: Stage) -> str:
         uses = [use for use in maria.uses() if study.title in use]
     stage.run = run.id
     _require(receipt.seconds <= 1.0, f"her no was acknowledged after {receipt.seconds:.2f} s")
-    _require(bool(receipt.counted) and "committed" in receipt.text, f"her receipt says: {receipt.text}")
+    _require(bool(receipt.counted) and "That sum stays." in receipt.text, f"her receipt says: {receipt.text}")
     _require(len(uses) == 1, "her page does not show the study")
     _require(rounds(uses[0]) == receipt.counted, f"counted {rounds(uses[0])} in the end, receipt {receipt.counted}")
     _require(len(receipt.counted) < PRIVATE_STEPS, "every round had counted her")
@@ -282,20 +285,19 @@ def kill_minus_nine(stage: Stage) -> str:
 
 def flower_app(stage: Stage) -> str:
     """7: a Flower app that knows nothing of us, under the same masks."""
-    from paroma.sdk.study import upload_app
-
     lena = stage.lena()
     with as_file(files("paroma.lab.demo") / "flower_app") as app:
         code = upload_app(lena.talk, app)
-        study = _agreed(stage, "A Flower app", algorithms=("flower",), questions=6, epsilon=EPSILON, code=code)
+        study = _agreed(stage, "A Flower app", algorithms=("flower",), questions=20, code=code)
         run = study.flower(app)
         for report in run.reports(seconds=RUN_SECONDS):
             _draw(stage, report, "flower")
     last = run.refresh()
     _require(last.status == "finished", f"the app's run is {last.status}: {last.reason}")
+    _require(len(last.progress) == FLOWER_ROUNDS, f"{len(last.progress)} rounds were answered, not {FLOWER_ROUNDS}")
     return (
-        f"an unchanged Flower app (bundle {code[:12]}) ran {len(last.progress)} rounds of FedAvg under the same masks, "
-        f"epsilon {last.epsilon or 0:.2f}"
+        f"an unchanged Flower app (bundle {code[:12]}, FedAvg) ran {len(last.progress)} rounds over four hospitals under "
+        f"the same masks and votes; its strategy saw {last.numbers} numbers a round, each a sum"
     )
 
 
@@ -497,10 +499,6 @@ def _once_cosigned(running: Running) -> str:
             if "cosignatures" not in problem.message or time.monotonic() > ends:
                 raise
             time.sleep(0.5)
-
-
-def _study(stage: Stage) -> Study:
-    return _there(stage.study, "a study with a permit")
 
 
 def _there(value: T | None, name: str) -> T:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jinja2 import ChoiceLoader, PackageLoader, PrefixLoader
 from markupsafe import Markup
 
-from paroma.web.kit.charts import Curve, curve
+from paroma.web.kit.charts import Curve, small_curve
 from paroma.web.kit.pages import environment
 
 
@@ -59,5 +59,5 @@ def render_page(four: Four, *, release: str) -> str:
     page = environment().overlay(
         loader=ChoiceLoader([PrefixLoader({"four": PackageLoader("paroma.lab.four")}), environment().loader])  # type: ignore[list-item]
     )
-    drawn = curve(four.scientist_curve) if four.scientist_curve else Markup()
+    drawn = small_curve(four.scientist_curve) if four.scientist_curve else Markup()
     return page.get_template("four/four.html").render(four=four, curve_svg=drawn, release=release, refresh="/")

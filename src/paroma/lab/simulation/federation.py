@@ -28,12 +28,12 @@ from paroma.lab.workers import InProcess
 from paroma.learn.sandbox.task import Conversation, Task
 from paroma.site.app import make_app as make_site_app
 from paroma.site.parts import Ports as SitePorts, Site, open_site
-from paroma.site.round import COMPUTE
+from paroma.learn.runs.work import COMPUTE
 from paroma.site.settings import SiteSettings
 
 T = TypeVar("T")
 HUB: Final = "hub"
-HUB_URL: Final = "https://hub.example"
+HUB_URL: Final = "https://hub.example:8443"
 HOSPITALS: Final = ("cleveland", "hungarian", "switzerland", "va")
 
 Program = Hub | Site
@@ -221,7 +221,13 @@ class Federation:
         folder = self.folder / name
         if name == HUB:
             settings = HubSettings(folder=folder, name="Simulated hearts", url=HUB_URL)
-            ports = HubPorts(clock=machine.clock, randomness=randomness, disk=machine.disk, blocking=Interleaved())
+            ports = HubPorts(
+                clock=machine.clock,
+                randomness=randomness,
+                disk=machine.disk,
+                blocking=Interleaved(),
+                workers=InProcess(()),
+            )
             hub = open_hub(settings, ports, authority=self.authority)
             life.program = hub
             return HUB_URL, make_hub_app(hub)
@@ -245,7 +251,7 @@ class Federation:
 
 def site_settings(folder: Path, name: str) -> SiteSettings:
     """How the site of a hospital is set up under the federation's `folder`."""
-    return SiteSettings(folder=folder / name, title=name, url=f"https://{name}.example")
+    return SiteSettings(folder=folder / name, title=name, url=f"https://{name}.example:8480")
 
 
 def _let_go(life: Life) -> None:

@@ -13,13 +13,13 @@ from paroma.kernel.errors import BadInput
 from paroma.kernel.ids import PatientId
 from paroma.site import reports
 from paroma.site.parts import Site
-from paroma.trust.identity.people import Session, SessionEnded, form_token
+from paroma.trust.identity.people import Session, SessionEnded
 from paroma.trust.policy import facts
 from paroma.trust.policy.facts import Entity
 from paroma.web.kit.http import NotHere, page
-from paroma.web.kit.sign_in import COOKIE, SignIn, closed_for
+from paroma.web.kit.sign_in import SignIn, closed_for
 from paroma.web.portal import views
-from paroma.web.portal.views import Choice, Someone
+from paroma.web.portal.views import Someone
 
 Show = Callable[[Request, Session], Awaitable[Response]]
 
@@ -60,14 +60,7 @@ class PortalRoutes:
         """GET /me"""
         site, patient = self._site, PatientId(session.subject)
 
-        def look(tx: Connection) -> tuple[tuple[views.StudyUse, ...], bool]:
-            said = consent.choices_of(tx, patient)
-            newest = next((c for c in said if c.scope == EVERYTHING), None)
-            return reports.uses(tx, site, patient), newest is None or newest.says == "yes"
-
-        uses, research = await site.store.read(look)
-        sentence = "yes to research" if research else "no to all research"
-        choice = Choice(research=research, sentence=sentence)
+        uses, choice = await site.store.read(lambda tx: (reports.uses(tx, site, patient), reports.choice(tx, patient)))
         return page(views.home(reports.clinic(site), self._someone(session), uses, choice))
 
     async def uses(self, _request: Request, session: Session) -> Response:
@@ -78,10 +71,10 @@ class PortalRoutes:
 
     async def ask(self, request: Request, session: Session) -> Response:
         """GET /me/withdraw"""
-        site = self._site
-        uses = await site.store.read(lambda tx: reports.uses(tx, site, PatientId(session.subject)))
+        site, patient = self._site, PatientId(session.subject)
+        uses, choice = await site.store.read(lambda tx: (reports.uses(tx, site, patient), reports.choice(tx, patient)))
         return page(
-            views.withdraw_page(reports.clinic(site), self._someone(session), uses, form_key=self._key(request))
+            views.withdraw_page(reports.clinic(site), self._someone(session), uses, choice, form_key=self._key(request))
         )
 
     async def withdraw(self, request: Request, session: Session) -> Response:
@@ -127,4 +120,4 @@ class PortalRoutes:
         return Someone(name=reports.name_of(self._site, PatientId(session.subject)))
 
     def _key(self, request: Request) -> str:
-        return form_token(request.cookies.get(COOKIE, ""))
+        return self._sign_in.form_key(request)

@@ -269,6 +269,12 @@ def upgrade() -> None:
     )
     op.create_index("rights_uses_cohort", "rights_uses", ["cohort"], unique=False)
     op.create_table(
+        "site_bundles",
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("code"),
+    )
+    op.create_table(
         "site_entries",
         sa.Column("entry", sa.String(length=64), nullable=False),
         sa.Column("run", sa.String(length=64), nullable=False),

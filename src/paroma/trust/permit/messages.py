@@ -11,11 +11,15 @@ from paroma.trust.permit.permit import Permit, Signature, SignedPermit
 
 
 class PermitProposed(msgspec.Struct, frozen=True, kw_only=True, tag="permit-proposed", forbid_unknown_fields=True):
-    """Hub to each participant: would your officer sign this? asked_by, benefit: the applicant's words, for people."""
+    """Hub to each participant: would your officer sign this? asked_by, benefit: the applicant's words, for people.
+
+    bundle: the app whose digest the permit names, empty where it names none.
+    """
 
     permit: Permit
     asked_by: str
     benefit: str
+    bundle: bytes = b""
 
 
 class PermitRefused(msgspec.Struct, frozen=True, kw_only=True, tag="permit-refused", forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ Two drawings each, wide and narrow, so that text stays 13 px on a phone. Values 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import ceil, exp, floor, log, log10
 
 from markupsafe import Markup, escape
 
@@ -47,6 +47,29 @@ def curve(chart: Curve) -> Markup:
     return Markup("").join((_curve(chart, "only-wide", 640, 290, 6), _curve(chart, "only-narrow", 250, 250, 4)))
 
 
+def small_curve(chart: Curve) -> Markup:
+    """A curve for a card: the line, the rounds to come, and one label. 220 px wide, so that its text stays 13 px."""
+    width, floor_, top = 220, 83, 22
+    low, high = _span(chart.values)
+    rounds = max(chart.rounds, len(chart.values) - 1, 1)
+    points = [
+        (6 + (width - 12) * i / rounds, 75 - (75 - top) * (v - low) / (high - low)) for i, v in enumerate(chart.values)
+    ]
+    parts = [f'<path class="axis" d="M0 {floor_}H{width}"/>']
+    if points:
+        parts.append('<path class="line" d="M' + "L".join(f"{a:.1f} {b:.1f}" for a, b in points) + '"/>')
+        parts += [
+            f'<circle class="todo" cx="{6 + (width - 12) * i / rounds:.1f}" cy="75" r="2.5"/>'
+            for i in range(len(points), rounds + 1)
+        ]
+        a, b = points[-1]
+        parts.append(f'<circle class="dot-now" cx="{a:.1f}" cy="{b:.1f}" r="5"/>')
+        late = a > width / 2
+        said = f"{_short(chart.values[-1])} after round {len(points) - 1}"
+        parts.append(_text(width if late else a + 10, 13 if late else b - 8, said, "end" if late else "start", "say"))
+    return _svg("small-chart", width, 86, f"{chart.ident}-small", chart.title, chart.description, parts)
+
+
 def _curve(chart: Curve, shown: str, width: int, height: int, ticks: int) -> Markup:
     left, right, top, bottom = 48, width - 14, 18, height - 40
     low, high = _span(chart.values)
@@ -59,8 +82,8 @@ def _curve(chart: Curve, shown: str, width: int, height: int, ticks: int) -> Mar
         return bottom - (bottom - top) * (value - low) / (high - low)
 
     parts = [
-        _text(left - 8, y(v) + 4, _short(v), "end") + f'<path class="gridline" d="M{left} {y(v):.1f}H{right}"/>'
-        for v in _steps(low, high, 4)
+        _text(left - 8, y(v) + 4, f"{v:g}", "end") + f'<path class="gridline" d="M{left} {y(v):.1f}H{right}"/>'
+        for v in _round_values(low, high)
     ]
     parts += [_text(x(r), bottom + 20, str(r), "middle") for r in _whole(rounds, ticks)]
     parts.append(f'<path class="axis" d="M{left} {bottom}H{right}"/>')
@@ -71,11 +94,12 @@ def _curve(chart: Curve, shown: str, width: int, height: int, ticks: int) -> Mar
         parts += [f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="4"/>' for a, b in points[:-1]]
         a, b = points[-1]
         parts.append(f'<circle class="dot-now" cx="{a:.1f}" cy="{b:.1f}" r="5.5"/>')
+        said = f"{_short(chart.values[-1])} after round {len(points) - 1}"
         late = a > (left + right) / 2
+        falls = b >= sum(v for _, v in points) / len(points)  # then the line comes from above, and there is room below
         parts.append(
-            _text(a - 10 if late else a + 12, b - 12, f"{_short(chart.values[-1])} after round {len(points) - 1}",
-                  "end" if late else "start", "say")
-        )  # fmt: skip
+            _text(a + 5 if late else a - 5, b + 24 if falls else b - 14, said, "end" if late else "start", "say")
+        )
     return _svg(shown, width, height, f"{chart.ident}-{shown}", chart.title, chart.description, parts)
 
 
@@ -95,11 +119,11 @@ def _forest(chart: Forest, shown: str, width: int) -> Markup:
     def x(ratio: float) -> float:
         return left + (right - left) * (log(ratio) - low) / (high - low)
 
-    floor = height - 38
+    base = height - 38
     marks = [m for m in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32) if exp(low) <= m <= exp(high)]
     parts = [
-        f'<path class="{"axis" if m == 1 else "gridline"}" d="M{x(m):.1f} {top}V{floor}"/>'
-        + _text(x(m), floor + 18, f"{m:g}", "middle")
+        f'<path class="{"axis" if m == 1 else "gridline"}" d="M{x(m):.1f} {top}V{base}"/>'
+        + _text(x(m), base + 18, f"{m:g}", "middle")
         for m in marks
     ]
     parts.append(_text((left + right) / 2, height - 3, "odds ratio, 95 % interval", "middle"))
@@ -145,12 +169,15 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
-    room = (high - low) * 0.1 or abs(high) * 0.1 or 1.0
+    room = (high - low) * 0.2 or abs(high) * 0.2 or 1.0  # the label of the last point fits in
     return low - room, high + room
 
 
-def _steps(low: float, high: float, most: int) -> list[float]:
-    return [low + (high - low) * i / most for i in range(1, most)]
+def _round_values(low: float, high: float) -> list[float]:
+    """Three to seven values between `low` and `high` that are easy to read: multiples of 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** floor(log10((high - low) / 4))
+    step = next(power * m for m in (1, 2, 5, 10) if (high - low) / (power * m) <= 6)
+    return [step * i for i in range(ceil(low / step), floor(high / step) + 1)]
 
 
 def _whole(rounds: int, most: int) -> list[int]:

@@ -16,6 +16,7 @@ from paroma.web.kit.pages import SECURITY_HEADERS, STATIC_TYPES, static_file
 
 T = TypeVar("T")
 MOST_BODY: Final = 1 << 20  # bytes
+LONGEST_NUMBER: Final = 18  # digits: what fits into 64 bits
 
 
 class NotHere(Refused):
@@ -27,16 +28,22 @@ class NotHere(Refused):
 
 async def body_of(request: Request, most: int = MOST_BODY) -> bytes:
     """The body, at most `most` bytes. Raises BadInput before more is read."""
-    declared = request.headers.get("content-length", "0")
+    fits = count_of(request.headers.get("content-length", "0"), most)
     read = bytearray()
-    if declared.isdigit() and int(declared) <= most:
+    if fits is not None:
         async for piece in request.stream():
             read += piece
             if len(read) > most:
                 break
-    if len(read) > most or not declared.isdigit() or int(declared) > most:
+    if len(read) > most or fits is None:
         raise BadInput(f"the request is longer than {most} bytes", do="send less at once")
     return bytes(read)
+
+
+def count_of(text: str, most: int) -> int | None:
+    """The whole number from 0 to `most` that `text` writes in plain digits, or None."""
+    plain = len(text) <= LONGEST_NUMBER and text.isascii() and text.isdigit()  # "²" is a digit, and no number
+    return int(text) if plain and int(text) <= most else None
 
 
 async def json_of(request: Request, kind: type[T], most: int = MOST_BODY) -> T:

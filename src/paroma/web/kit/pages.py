@@ -27,8 +27,13 @@ STATIC_TYPES: Mapping[str, str] = {
     "tokens.css": "text/css; charset=utf-8",
     "paroma.css": "text/css; charset=utf-8",
     "htmx.js": "text/javascript; charset=utf-8",
+    "live.js": "text/javascript; charset=utf-8",
     "mark.svg": "image/svg+xml",
 }
+
+_SPELLED = (
+    "No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve",
+)  # fmt: skip
 
 
 @cache
@@ -51,6 +56,7 @@ def environment() -> Environment:
     made.filters["clock"] = clock
     made.filters["clock12"] = clock12
     made.filters["iso"] = machine_time
+    made.filters["spelled"] = spelled
     return made
 
 
@@ -77,9 +83,14 @@ def clock(at: float) -> str:
 
 
 def clock12(at: float) -> str:
-    """`2:02:11 pm`, for patients."""
+    """`2:02:11 pm UTC`, for patients."""
     moment = datetime.fromtimestamp(at, UTC)
-    return f"{moment.hour % 12 or 12}:{moment:%M:%S} {'am' if moment.hour < 12 else 'pm'}"
+    return f"{moment.hour % 12 or 12}:{moment:%M:%S} {'am' if moment.hour < 12 else 'pm'} UTC"
+
+
+def spelled(number: int) -> str:
+    """`Three`: small numbers begin a sentence as words."""
+    return _SPELLED[number] if number < len(_SPELLED) else str(number)
 
 
 def machine_time(at: float) -> str:

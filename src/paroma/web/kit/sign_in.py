@@ -3,6 +3,7 @@
 There is no password and no other door. A link opened twice, run out or never made gives the same page.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -34,7 +35,7 @@ from paroma.trust.identity.people import LinkSpent, Person, Session, SessionEnde
 from paroma.trust.identity.tokens import Verifier
 from paroma.web.kit.http import as_json, body_of, json_of
 
-COOKIE: Final = "paroma-session"
+SAFE: Final = frozenset({"GET", "HEAD"})
 ENROL_PATH: Final = "/people/enrol"
 BROWSER_PATH: Final = "/people/browser-link"
 
@@ -88,6 +89,16 @@ class SignIn:
             Route("/open/{code}", self._open, methods=["GET"]),
         ]
 
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie: its own for each program, as a browser sends cookies to all ports of a host."""
+        name = f"paroma-session-{hashlib.sha256(self.origin.encode()).hexdigest()[:8]}"
+        return f"__Host-{name}" if self.origin.startswith("https:") else name
+
+    def form_key(self, request: Request) -> str:
+        """What the forms on this session's pages carry."""
+        return people.form_token(request.cookies.get(self.cookie, ""))
+
     def principal(self, request: Request) -> Principal:
         """Who sent this request, by token and proof: looked at once, as a proof is good once. Raises Unauthenticated."""
         known: Principal | None = getattr(request.state, "principal", None)
@@ -108,11 +119,13 @@ class SignIn:
             who = self.principal(request)
             return await self.store.read(lambda tx: people.person(tx, PersonId(who.subject)))
         session = await self.session(request)
+        if request.method not in SAFE and request.headers.get("origin") != self.origin:
+            raise Refused("this request comes from a page of another program", do="act from a page of this program")
         return await self.store.read(lambda tx: people.person(tx, PersonId(session.subject)))
 
     async def session(self, request: Request) -> Session:
         """The living session of the browser. Raises SessionEnded."""
-        cookie = request.cookies.get(COOKIE)
+        cookie = request.cookies.get(self.cookie)
         return await self.store.read(lambda tx: people.session(tx, cookie, now=self.clock.now()))
 
     async def checked_form(self, request: Request, most: int = 4_096) -> dict[str, str]:
@@ -123,7 +136,7 @@ class SignIn:
             fields = dict(parse_qsl((await body_of(request, most)).decode(), max_num_fields=20, strict_parsing=True))
         except ValueError as error:
             raise BadInput("the form cannot be read", do="load the page again, then send it") from error
-        people.check_form(request.cookies.get(COOKIE, ""), fields.get("form_key", ""))
+        people.check_form(request.cookies.get(self.cookie, ""), fields.get("form_key", ""))
         return fields
 
     async def _token(self, request: Request) -> Response:
@@ -166,7 +179,10 @@ class SignIn:
         return as_json(Enrolled(person=who.person, name=who.name, role=who.role, site=who.site, place=self.place), 201)
 
     async def _browser_link(self, request: Request) -> Response:
-        who = await self.person(request)
+        holder = self.principal(request)  # never by a session: a stolen cookie would live for ever
+        who = await self.store.read(lambda tx: people.person(tx, PersonId(holder.subject)))
+        if who.revoked is not None:
+            raise people.PersonUnknown
         to = (await json_of(request, BrowserLink, 4_096)).to
         if not _inside(to):
             raise BadInput("a link leads to a page of this program", do="give a path such as `/runs`")
@@ -185,7 +201,7 @@ class SignIn:
 
     async def _open(self, request: Request) -> Response:
         code, to = request.path_params["code"], request.query_params.get("to", "")
-        browser, cookie = request.headers.get("user-agent", "a browser")[:100], request.cookies.get(COOKIE)
+        browser, cookie = request.headers.get("user-agent", "a browser")[:100], request.cookies.get(self.cookie)
         try:
             opened = await self.store.write(
                 lambda tx: people.open_session(
@@ -196,7 +212,7 @@ class SignIn:
             return self.closed("This link does not open anything any more.", _sentence(error.do))
         reply = RedirectResponse(to if _inside(to) else self.home(opened.session), 303)
         reply.set_cookie(
-            COOKIE,
+            self.cookie,
             opened.cookie,
             max_age=int(opened.session.ends - self.clock.now()),
             path="/",
@@ -224,4 +240,4 @@ def _headers(request: Request) -> Sequence[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
 
 
-__all__ = ["BROWSER_PATH", "COOKIE", "ENROL_PATH", "Enrolled", "SignIn", "Unauthenticated", "closed_for"]
+__all__ = ["BROWSER_PATH", "ENROL_PATH", "Enrolled", "SignIn", "Unauthenticated", "closed_for"]

@@ -3,9 +3,22 @@
 Each view is filled by the site from its own store; nothing here decides or counts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from paroma.web.kit.pages import render
+
+PURPOSES: Final[Mapping[str, str]] = {  # code of `trust.policy.purposes`: what a patient reads after "It "
+    "public-health": "computed sums to protect the health of the public",
+    "policy-making": "computed sums that help public offices to decide about care",
+    "statistics": "computed sums for official statistics about health",
+    "education": "computed sums for teaching in health care",
+    "scientific-research": "computed sums for research about health",
+    "product-development": "computed sums for research that leads to new products for health",
+    "algorithm-training": "computed sums to train and test a computer program for health",
+    "care-improvement": "computed sums that help to treat other patients better",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +37,7 @@ class StudyUse:
     study: str  # id, for the form
     title: str
     asked_by: str
-    purpose: str  # a clause: "looked for what raises the risk of heart disease"
+    purpose: str  # a clause after "It ", one of PURPOSES
     people: int
     at: float  # seconds since 1970
     rule: str  # a sentence: "Allowed by your yes of 3 May 2026"
@@ -72,10 +85,14 @@ def uses_page(clinic: Clinic, someone: Someone, uses: tuple[StudyUse, ...]) -> s
     return render("portal/uses.html", clinic=clinic, someone=someone, uses=uses)
 
 
-def withdraw_page(clinic: Clinic, someone: Someone, uses: tuple[StudyUse, ...], *, form_key: str) -> str:
-    """GET /me/withdraw"""
-    running = tuple(use for use in uses if use.running)
-    return render("portal/withdraw.html", clinic=clinic, someone=someone, running=running, form_key=form_key)
+def withdraw_page(
+    clinic: Clinic, someone: Someone, uses: tuple[StudyUse, ...], choice: Choice, *, form_key: str
+) -> str:
+    """GET /me/withdraw: the way to say no, and after a no to everything the way back."""
+    running = tuple({use.study: use for use in uses if use.running}.values())
+    return render(
+        "portal/withdraw.html", clinic=clinic, someone=someone, running=running, choice=choice, form_key=form_key
+    )
 
 
 def receipt_page(clinic: Clinic, someone: Someone, receipt: Receipt, *, form_key: str) -> str:

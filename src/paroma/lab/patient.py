@@ -41,13 +41,17 @@ class Browser:
 
     def __init__(self, link: str) -> None:
         self._client = httpx.Client(follow_redirects=True, timeout=10.0, trust_env=False)
-        self.home = self._page(link)
+        try:
+            self.home = self.page(link)
+        except BaseException:
+            self._client.close()
+            raise
         self._origin = link.partition("/open/")[0]
         self._form = ""
 
     def withdraw_form(self) -> None:
         """Load the page that asks whether she means it."""
-        self._form = self._found(_KEY, self._page(f"{self._origin}/me/withdraw"), "a form")[1]
+        self._form = self._found(_KEY, self.page(f"{self._origin}/me/withdraw"), "a form")[1]
 
     def withdraw(self) -> Receipt:
         """Send the form, as its button does; the receipt. Raises PageWrong."""
@@ -59,7 +63,7 @@ class Browser:
         if reply.status_code != 303:
             raise PageWrong(f"the withdrawal is answered with {reply.status_code}", do="read the site's log")
         address = self._origin + reply.headers["location"]
-        page = self._page(address)
+        page = self.page(address)
         text = _text(page)
         return Receipt(
             number=self._found(_NUMBER, page, "a number")[1],
@@ -73,14 +77,19 @@ class Browser:
 
     def uses(self) -> tuple[str, ...]:
         """What she reads of each study that used her records, newest first."""
-        page = self._page(f"{self._origin}/me/uses")
+        page = self.page(f"{self._origin}/me/uses")
         return tuple(_text(part) for part in page.split('<article class="use">')[1:])
+
+    def again(self) -> str:
+        """Her home page, loaded again."""
+        return self.page(f"{self._origin}/me")
 
     def close(self) -> None:
         """Close the browser."""
         self._client.close()
 
-    def _page(self, address: str) -> str:
+    def page(self, address: str) -> str:
+        """The page at an address, as her browser shows it. Raises PageWrong."""
         reply = self._client.get(address)
         if reply.status_code != 200:
             raise PageWrong(f"her page is answered with {reply.status_code}", do="read the site's log")

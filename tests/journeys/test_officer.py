@@ -1,0 +1,58 @@
+"""A privacy officer: own key, own site, the last word."""
+
+import json
+
+import pytest
+
+from paroma.kernel.errors import Refused
+from paroma.lab.processes import ProcessFailed
+from paroma.sdk.officer import Officer
+
+
+@pytest.fixture
+def officer(running):
+    talk = running.talk("cleveland")
+    yield Officer(talk)
+    talk.close()
+
+
+def test_the_officer_sees_what_is_asked_in_plain_words(officer):
+    asked = [one for one in officer.requests() if one.state == "valid"]
+    assert asked
+    assert asked[0].benefit
+    assert asked[0].patients is not None
+
+
+@pytest.mark.promise(3)
+def test_one_hospitals_key_opens_no_other_hospital(running):
+    other = running.talk("budapest")
+    try:
+        stranger = running.talk("cleveland")
+        moved = type(stranger)(
+            other.profile,
+            stranger.key,
+            stranger._network,
+            clock=stranger.clock,
+            randomness=stranger._caller._randomness,
+        )
+        with pytest.raises(Refused):
+            Officer(moved).site()
+        stranger.close()
+    finally:
+        other.close()
+
+
+@pytest.mark.promise(3)
+def test_pausing_is_one_command_and_resuming_another(running):
+    assert json.loads(running.command("site", "pause", "--profile", "cleveland", "--json")) == {"paused": True}
+    try:
+        assert json.loads(running.command("site", "status", "--profile", "cleveland", "--json"))["paused"] is True
+    finally:
+        running.command("site", "resume", "--profile", "cleveland", "--json")
+    assert json.loads(running.command("site", "status", "--profile", "cleveland", "--json"))["paused"] is False
+
+
+def test_a_permit_that_nobody_asked_for_cannot_be_signed(running):
+    with pytest.raises(ProcessFailed) as failed:
+        running.command("site", "sign", "permit-0000000000000000", "--profile", "cleveland")
+    assert "nobody asks this hospital" in failed.value.message
