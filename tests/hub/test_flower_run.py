@@ -20,7 +20,6 @@ with warnings.catch_warnings():
 
 APP = Path(__file__).parents[1] / "learn" / "flower" / "app"
 CONFIG = {"num-features": 3}  # age, sex, chol; the last column of the file is the outcome
-JSON = "application/json"
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +163,8 @@ def test_a_server_part_that_does_more_than_averaging_ends_its_run(town, changed)
 
 def test_a_client_part_that_leaps_is_not_let_out(town, changed):
     async def scene(town):
-        permit = await permit_for(
-            town, changed("task.py", "coef = coef - lr", "coef = coef + 5000 - lr"), attempts=1
-        )
+        leaping = changed("client_app.py", "ArrayRecord([coef, intercept])", "ArrayRecord([coef + 5000, intercept])")
+        permit = await permit_for(town, leaping, attempts=1)
         report = await town.run(permit, FlowerApp(code=permit.code, run_config=CONFIG))
         assert report["status"] == "failed"
         for name in town.members:

@@ -160,8 +160,8 @@ def test_a_refresh_leaves_its_reader_in_peace(watched, made):
         pass
     with tab.expect_response(re.compile("/runs/")):
         pass
-    answers[0] = made["run-running"].replace("Round 7 of at most 12", "Round 8 of at most 12")
-    tab.get_by_text("Round 8 of at most 12").first.wait_for()
+    answers[0] = made["run-running"].replace("Round 9 of at most 12", "Round 10 of at most 12")
+    tab.get_by_text("Round 10 of at most 12").first.wait_for()
     assert tab.get_by_role("cell", name="0.693").is_visible()  # the table is still open
     assert tab.evaluate("document.activeElement.tagName") == "SUMMARY"
 

@@ -13,6 +13,7 @@ from paroma.hub.api.pages import about, view_of
 from paroma.lab.four.page import render_page
 from paroma.trust.policy import purposes
 from paroma.web.console import run as console
+from paroma.web.kit.charts import Curve, Effect, Forest, curve, forest, small_curve
 from paroma.web.kit.pages import SECURITY_HEADERS, STATIC_TYPES, clock, clock12, day, machine_time, spelled, static_file
 from paroma.web.portal import views as portal
 
@@ -202,6 +203,14 @@ def test_a_patients_page_begins_with_the_clinic_and_ends_with_its_phone(made, pa
     assert brand < made[patient_page].index("<main") < phone
 
 
+def test_a_clinic_without_a_phone_sends_its_patients_to_the_desk(uses):
+    clinic, someone = portal.Clinic(name="C", phone="", hours=""), portal.Someone(name="M")
+    page = Text(portal.uses_page(clinic, someone, uses))
+    assert "tel:" not in str(page.tags)
+    assert page.said.endswith("Questions? Ask at our desk.")
+    assert "Call us" not in page.said
+
+
 def test_every_purpose_that_may_be_allowed_has_plain_words():
     assert set(portal.PURPOSES) == set(purposes.ALLOWED)
     assert not [w for clause in portal.PURPOSES.values() for w in BANNED if w in clause.lower()]
@@ -222,6 +231,17 @@ def test_only_a_running_study_can_be_stopped_alone_and_each_is_offered_once(uses
     page = portal.withdraw_page(clinic, someone, (uses[0], uses[0], uses[1]), choice, form_key="key")
     offered = [attrs["value"] for attrs in Text(page).every("input") if attrs["type"] == "radio"]
     assert offered == ["all", uses[0].study]
+
+
+@pytest.mark.parametrize(
+    ("places", "says"),
+    [((), "No study has"), ((0, 0), "One study"), ((0, 1), "Two studies"), ((0, 1, 2, 1), "Three studies")],
+)
+def test_a_study_that_used_the_records_twice_is_one_study(uses, places, says):
+    clinic, someone = portal.Clinic(name="C", phone="1", hours="h"), portal.Someone(name="M")
+    chosen, choice = tuple(uses[place] for place in places), portal.Choice(research=True, sentence="yes")
+    for html in (portal.home(clinic, someone, chosen, choice), portal.uses_page(clinic, someone, chosen)):
+        assert f"{says} used your records." in Text(html).said
 
 
 @pytest.mark.promise(4)
@@ -293,7 +313,7 @@ def test_a_scientists_page_does_not_say_who_sat_out(made):
     ("page", "says"),
     [
         ("run-waiting", "The hospitals are checking the permit. No record has left a hospital."),
-        ("run-running", "Round 7 of at most 12. No record has left a hospital."),
+        ("run-running", "Round 9 of at most 12. No record has left a hospital."),
         ("run-finished", "The model is fitted over about 740 people. No record has left a hospital."),
         ("run-statistics", "Three features are described over about 740 people."),
         ("run-judged", "The model ranks a case above a non-case in 88 of 100 pairs, over about 740 people."),
@@ -321,6 +341,35 @@ def test_a_page_refreshes_itself_only_while_something_can_change(made):
 def test_only_entries_that_a_quorum_has_seen_are_called_cosigned(made):
     assert "cosigned by 4 hospitals" in Text(made["run-running"]).said
     assert "cosigned" not in Text(made["run-first-round"]).said
+
+
+@pytest.mark.parametrize("page", ["run-running", "run-finished"])
+def test_the_chart_and_its_table_count_rounds_as_the_log_does(made, page):
+    said = Text(made[page]).said
+    assert "The mean log loss fell by 32 % in 8 rounds" in said
+    assert said.count("0.471 in round 8") == 2  # wide and narrow
+    assert "7 0.476 8 0.471" in said
+
+
+@pytest.mark.parametrize("values", [(), (0.5,), (0.5, 0.5), (1e-9, 2e-9), (-3.0, 4e6), tuple(range(40))])
+@pytest.mark.parametrize("draw", [curve, small_curve])
+def test_a_curve_lies_within_its_picture_whatever_its_values(values, draw):
+    chart = Curve(title="t", description="d", unit="u", values=values, rounds=12, ident="c")
+    for picture in str(draw(chart)).split("</svg>")[:-1]:
+        width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', picture).groups())
+        for x, y in re.findall(r'(?: |c)x="([-\d.]+)" (?:c?)y="([-\d.]+)"', picture):
+            assert 0 <= float(x) <= width
+            assert 0 <= float(y) <= height
+
+
+@pytest.mark.parametrize(
+    "effects",
+    [(), (Effect(name="a", ratio=1.0, low=1.0, high=1.0),), (Effect(name="b", ratio=30.0, low=0.001, high=900.0),)],
+)
+def test_a_forest_lies_within_its_picture_whatever_its_effects(effects):
+    for picture in str(forest(Forest(title="t", description="d", effects=effects, ident="f"))).split("</svg>")[:-1]:
+        width = int(re.search(r'viewBox="0 0 (\d+) ', picture)[1])
+        assert all(0 <= float(x) <= width for x in re.findall(r'(?: |c)x="([-\d.]+)"', picture))
 
 
 # -- the kit

@@ -21,7 +21,7 @@ from paroma.hub.settings import HubSettings
 from paroma.kernel.blocking import Blocking
 from paroma.kernel.clock import Clock
 from paroma.kernel.disk import Disk
-from paroma.kernel.errors import BadInput
+from paroma.kernel.errors import BadInput, Unavailable
 from paroma.kernel.ids import SiteId
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store import migrations, tables as store_tables
@@ -89,6 +89,7 @@ class Hub:
     issuer: Issuer
     verifier: Verifier
     parked: Parked
+    heads: AtHub
     line: HubEnd
     uploads: Uploads
     runs: Runs
@@ -127,8 +128,12 @@ class Hub:
     async def _tick(self) -> None:
         while True:
             await self.ports.clock.sleep(TICK_SECONDS)
-            self.ring(await self.store.write(self.runs.tick))
-            self.apps.work(await self.runs.work())
+            try:
+                self.ring(await self.store.write(self.runs.tick))
+                self.apps.work(await self.runs.work())
+                await self.heads.advance()
+            except Unavailable:
+                continue  # the database cannot be reached just now; nothing is lost, the next tick does it
 
 
 def origin_of(settings: HubSettings) -> str:
@@ -197,6 +202,7 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
         issuer=Issuer(key, settings.url, nonces=nonces, clock=ports.clock, randomness=ports.randomness),
         verifier=Verifier(key.public, issuer=settings.url, audience=settings.url, epoch=epoch_now, clock=ports.clock),
         parked=parked,
+        heads=heads,
         line=HubEnd(store, parked, handle=handle, heads=heads, clock=ports.clock, committed=committed),
         uploads=uploads,
         runs=runs,

@@ -151,14 +151,26 @@ def refuse(tx: Connection, site: SiteId, said: PermitRefused, *, log: Journal, p
         return set()
     known = msgspec.json.decode(row["said"], type=list[SiteRefusal])
     title = members.member(tx, site).title
-    known.append(SiteRefusal(title=title, policy=said.policy, because=said.because, to_change=said.to_change))
+    known.append(_told(title, said))
     tx.execute(
         update(PERMITS)
         .where(PERMITS.c.permit == said.permit)
         .values(state="refused", said=msgspec.json.encode(known).decode())
     )
-    log.write(tx, "application-refused", permit=permits.digest(permit), site=site, policy=said.policy)
+    log.write(
+        tx, "application-refused", permit=permits.digest(permit), site=site, policy=printable(said.policy, longest=80)
+    )
     return _end(tx, permit, "refused", post)
+
+
+def _told(title: str, said: PermitRefused) -> SiteRefusal:
+    """A site's words, fit for the applicant's terminal and pages."""
+    return SiteRefusal(
+        title=title,
+        policy=printable(said.policy, longest=80),
+        because=printable(said.because, longest=500),
+        to_change=printable(said.to_change, longest=500),
+    )
 
 
 def sign(tx: Connection, site: SiteId, said: PermitSigned, *, log: Journal, post: Post) -> set[SiteId]:

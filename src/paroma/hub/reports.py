@@ -22,6 +22,12 @@ from paroma.trust.federation import members
 from paroma.trust.permit.permit import SignedPermit
 
 
+def questions_asked(tx: Connection, permit: str) -> int:
+    """How many questions were asked under a permit, in all its runs."""
+    rows = tx.execute(select(RUNS.c.machine).where(RUNS.c.permit == permit))
+    return sum(machine.unpack(bytes(row.machine)).step for row in rows)
+
+
 def before_run(tx: Connection, permit: str) -> tuple[SignedPermit, str, DataSet, int]:
     """The permit, its state, its data set, and how many of its participants are online."""
     signed = proposals.signed(tx, permit)

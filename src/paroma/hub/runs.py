@@ -292,11 +292,18 @@ class Runs:
         row = await self._store.read(lambda tx: self._row(tx, run))
         layout = (await self._store.read(lambda tx: self._asking_of(tx, row))).layout(_step(row))
         masked: list[bytes] = []
-        for member, whole in zip(work.members, work.masked, strict=True):
-            masked.append(await self._bytes_of(work.entry, member.site, whole, layout.size))
         seeds = {one.site: one.seed for one in work.self_seeds}
         pairs = {(k, j): seed for k, j, seed in work.pair_seeds}
-        total = await self._blocking.run(lambda: unmask.total(layout, masked, seeds, pairs))
+        try:
+            for member, whole in zip(work.members, work.masked, strict=True):
+                masked.append(await self._bytes_of(work.entry, member.site, whole, layout.size))
+            total = await self._blocking.run(lambda: unmask.total(layout, masked, seeds, pairs))
+        except (BadInput, Refused) as problem:  # a site named bytes that it never sent: trying again would not end
+            why = problem.message
+            for site in await self._store.write(lambda tx: self._never_summed(tx, run, why)):
+                self._wake(site)
+            self.tell()
+            return
         rung = await self._store.write(lambda tx: self._summed(tx, run, work, total))
         for site in rung:
             self._wake(site)
@@ -312,6 +319,11 @@ class Runs:
             return kept
         where = await self._uploads.open(site, uploads.Uploaded(whole=bytes.fromhex(whole), total=size))
         return where if isinstance(where, bytes) else await self._blocking.run(where.read_bytes)
+
+    def _never_summed(self, tx: Connection, run: RunId, why: str) -> set[SiteId]:
+        tx.execute(update(RUNS).where(RUNS.c.run == run).values(pending=None))
+        row = self._row(tx, run)
+        return set() if row["ended"] is not None else self._move(tx, row, [_failed(f"a sum could not be made: {why}")])
 
     def _summed(self, tx: Connection, run: RunId, work: machine.AddUp, total: bytes) -> set[SiteId]:
         row = self._row(tx, run)

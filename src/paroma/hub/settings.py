@@ -1,5 +1,6 @@
 """What an operator sets at a hub. Choosing another database or certificate is configuration, never another code path."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +47,16 @@ class HubSettings:
 def to_toml(settings: HubSettings) -> str:
     """The file that `paroma hub init` writes: what was chosen, one line each."""
     lines = [
-        f'name = "{settings.name}"',
-        f'url = "{settings.url}"',
-        f'host = "{settings.host}"',
+        f"name = {_text(settings.name)}",
+        f"url = {_text(settings.url)}",
+        f"host = {_text(settings.host)}",
         f"port = {settings.port}",
     ]
     if settings.store:
-        lines.append(f'store = "{settings.store}"')
+        lines.append(f"store = {_text(settings.store)}")
     return "\n".join(["# Settings of this hub. Every key is described in the reference.", 'folder = "."', *lines, ""])
+
+
+def _text(value: str) -> str:
+    """A TOML string: JSON's escapes are among TOML's, so a quote in a name stays a quote."""
+    return json.dumps(value, ensure_ascii=False)

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
+from paroma.kernel import ids
 from paroma.kernel.blocking import Blocking
 from paroma.kernel.clock import Clock
-from paroma.kernel.errors import BadInput, Refused, Unavailable
+from paroma.kernel.errors import BadInput, ParomaError, Refused, Unavailable
 from paroma.kernel.ids import SiteId
 from paroma.kernel.store.database import Store
 from paroma.trust.audit import follow as following, witness
@@ -21,6 +22,7 @@ from paroma.trust.audit.merkle import EMPTY, Edge
 from paroma.trust.audit.notes import NoteKey
 from paroma.trust.audit.tiles import TileMissing, needed
 from paroma.trust.channel.caller import Caller, refused_by
+from paroma.trust.channel.heads import cosigning_key
 from paroma.trust.federation import members
 from paroma.trust.federation.members import Member
 from paroma.trust.identity import jose
@@ -135,28 +137,38 @@ def _proved(files: dict[str, bytes], accepted: Checkpoint, since: Edge) -> tuple
 def take_in(tx: Connection, entries: Iterable[Entry]) -> None:
     """Keep what entries say of members and officers. What cannot be right is passed over: it gives nobody anything."""
     for entry in entries:
-        facts = entry.facts
-        if entry.kind == "member-joined":
+        try:
+            _take_in_one(tx, entry)
+        except (ParomaError, KeyError, ValueError):
+            continue  # the hub writes the log: an entry that nobody can read must not stop those after it
+
+
+def _take_in_one(tx: Connection, entry: Entry) -> None:
+    facts = entry.facts
+    match entry.kind:
+        case "member-joined":
             jwk = facts["jwk"]
-            if not isinstance(jwk, dict):
-                continue
-            members.add(
-                tx,
-                Member(
-                    site=SiteId(str(facts["site"])),
-                    owner=str(facts["owner"]),
-                    title=str(facts["title"]),
-                    key=jose.public_key({name: str(value) for name, value in jwk.items()}),
-                    log_vkey=str(facts["log_vkey"]),
-                    status="admitted",
-                    changed=entry.at,
-                ),
-            )
-        elif entry.kind == "officer-named":
-            try:
-                members.take_enrolment(tx, str(facts["statement"]).encode())
-            except (Refused, BadInput):
-                continue
-        elif entry.kind in {"member-left", "member-quarantined"}:
-            status = "left" if entry.kind == "member-left" else "quarantined"
-            members.set_status(tx, SiteId(str(facts["site"])), status, at=entry.at)  # type: ignore[arg-type]
+            log_vkey = str(facts["log_vkey"])
+            cosigning_key(NoteKey.parse(log_vkey))  # whoever counts cosignatures later relies on its form
+            if isinstance(jwk, dict):
+                key = jose.public_key({name: str(value) for name, value in jwk.items()})
+                members.add(
+                    tx,
+                    Member(
+                        site=SiteId(ids.parse("site", str(facts["site"]))),
+                        owner=str(facts["owner"]),
+                        title=str(facts["title"]),
+                        key=key,
+                        log_vkey=log_vkey,
+                        status="admitted",
+                        changed=entry.at,
+                    ),
+                )
+        case "officer-named":
+            members.take_enrolment(tx, str(facts["statement"]).encode())
+        case "member-left":
+            members.set_status(tx, SiteId(str(facts["site"])), "left", at=entry.at)
+        case "member-quarantined":
+            members.set_status(tx, SiteId(str(facts["site"])), "quarantined", at=entry.at)
+        case _:
+            pass

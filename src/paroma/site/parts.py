@@ -138,11 +138,18 @@ class Site:
         """Take up what a restart left, and talk with the hub."""
         await self.rounds.start()
         loop = asyncio.get_running_loop()
-        self.jobs += [
-            loop.create_task(self.line.run()),
-            loop.create_task(self.follower.run()),
-            loop.create_task(self._periods()),
-        ]
+        for job in (self.line.run(), self.follower.run(), self._periods()):
+            task = loop.create_task(job)
+            task.add_done_callback(self._over)
+            self.jobs.append(task)
+
+    def _over(self, job: asyncio.Task[None]) -> None:
+        """A job that ended by itself: the site says so, and is not online. What needs no hub goes on."""
+        if job.cancelled() or (problem := job.exception()) is None:
+            return
+        self.online = False
+        said = problem.message if isinstance(problem, ParomaError) else f"{type(problem).__name__} in the program"
+        self.failures = [*self.failures[-20:], f"{said}; start the site again once it is mended"]
 
     async def stop(self) -> None:
         """Stop within a second; what was under way is taken up again."""
@@ -150,7 +157,7 @@ class Site:
         for job in self.jobs[1:]:
             job.cancel()
         for job in self.jobs:
-            with contextlib.suppress(asyncio.CancelledError, ParomaError):
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # said in `failures` already
                 await job
         await self.rounds.stop()
 

@@ -4,7 +4,7 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, select, update
 
 from paroma.kernel.errors import ParomaError, Refused
-from paroma.kernel.ids import PermitId, SiteId, printable
+from paroma.kernel.ids import PermitId, PersonId, SiteId, printable
 from paroma.kernel.store.database import upsert
 from paroma.kernel.wire import framing
 from paroma.learn.flower import fab
@@ -18,6 +18,8 @@ from paroma.trust.permit import permit as permits
 from paroma.trust.permit.messages import PermitIssued, PermitProposed, PermitRefused, PermitSigned
 from paroma.trust.permit.permit import Permit, PermitInvalid, Signature, SignedPermit
 from paroma.trust.policy.facts import Entity
+
+LONGEST_REASON = 300  # characters
 
 
 class PermitNotHere(Refused):
@@ -98,9 +100,12 @@ def sign(tx: Connection, signature: Signature, permit: PermitId, me: SiteId, jou
     outbox.send(tx, f"signed/{permit}", framing.pack(PermitSigned(permit=permit, signature=signature)), now=now)
 
 
-def refuse(tx: Connection, permit: PermitId, reason: str, me: SiteId, journal: Journal, now: float) -> None:
+def refuse(
+    tx: Connection, permit: PermitId, reason: str, me: SiteId, journal: Journal, now: float, *, by: PersonId
+) -> None:
     """The officer says no, in own words."""
     row = _row(tx, permit)
+    reason = printable(reason, longest=LONGEST_REASON)  # it goes to terminals and pages of others
     if row["state"] not in {"waiting", "signed"}:
         raise PermitNotHere(permit)
     tx.execute(
@@ -109,7 +114,7 @@ def refuse(tx: Connection, permit: PermitId, reason: str, me: SiteId, journal: J
         .values(state="refused", reasons=msgspec.json.encode([reason]).decode())
     )
     asked = _signed(row).permit
-    journal.write(tx, "application-refused", permit=permits.digest(asked), policy="officer", because=reason)
+    journal.write(tx, "application-refused", permit=permits.digest(asked), policy="officer", because=reason, by=by)
     _tell_refused(tx, asked, me, policy="officer", because=reason, to_change="talk with the site's officer", now=now)
 
 

@@ -46,7 +46,15 @@ from paroma.learn.disclosure.ledger import Kept
 from paroma.learn.dp.mechanisms import DiscreteGaussian
 from paroma.learn.runs import messages, question, site as machine, work as works
 from paroma.learn.runs.crypto import Signing
-from paroma.learn.runs.messages import Closed, Complete, OpenAttempt, Participant, Proposal, RunInvitation
+from paroma.learn.runs.messages import (
+    Closed,
+    Complete,
+    OpenAttempt,
+    Opening,
+    Participant,
+    Proposal,
+    RunInvitation,
+)
 from paroma.learn.runs.question import Asking
 from paroma.learn.runs.site import SiteState
 from paroma.learn.sandbox.task import Limits, Task, WorkerFailed, Workers
@@ -105,6 +113,7 @@ class _Held:
     name: str
     cohort: Cohort
     fd: int
+    seq: int  # the last change of consent that the bits are known to show
 
 
 class _Committed(msgspec.Struct, frozen=True, kw_only=True):
@@ -406,8 +415,9 @@ class Rounds:
             await self._let_out(asked)
         except asyncio.CancelledError:
             raise
-        except (ParomaError, WorkerFailed) as problem:
-            kind, why = type(problem).__name__, problem.message
+        except Exception as problem:  # noqa: BLE001  # a site that says nothing would keep the others waiting
+            kind = type(problem).__name__
+            why = problem.message if isinstance(problem, ParomaError | WorkerFailed) else "an error of the program"
 
             def sit_out(tx: Connection) -> None:
                 row = _row(tx, run)
@@ -432,8 +442,8 @@ class Rounds:
             able = await p.blocking.run(lambda: p.budget.admissible(permit, held.cohort.patients))
             if len(able) < len(held.cohort.patients):
                 held = await self._cohort(run, permit, asking, only=frozenset(able))
-        await self._decide(run, permit, asking, held)
-        seq = await p.store.read(consent.sequence)  # before the first row is read: what changes from now on taints
+        await self._decide(opening, permit, asking, held)
+        seq = await self._up_to_date(held)
         place = works.Place(
             run=run,
             site=1 + [one.site for one in permit.participants].index(p.me),
@@ -485,6 +495,9 @@ class Rounds:
         def keep(tx: Connection) -> _After:
             after = _After()
             now = _require(tx, run)
+            awaited = self._open(bytes(now["state"])).attempt
+            if awaited is None or awaited.entry != E or awaited.upload is not None:
+                return after  # computed twice, or too late: what the first reading noted must stay as it is
             tainted = consent.tainted(tx, facts.use_of(permit), frozenset(used), since=seq, at=p.clock.now())
             pending = msgspec.msgpack.encode(said)
             tx.execute(update(RUNS).where(RUNS.c.run == run).values(seq=seq, pending=pending))
@@ -530,21 +543,37 @@ class Rounds:
         self._follow(await p.store.write(keep))
         p.wake()
 
-    async def _decide(self, run: RunId, permit: Permit, asking: Asking, held: _Held) -> None:
-        """Policy on fresh facts. Raises Refused, which names the rule and the fact that would change it."""
-        p = self._p
-        this = facts.Round(
-            algorithm=asking.algorithm,
-            features=frozenset(asking.features),
-            floor_reached=len(held.cohort.patients) >= permit.least_patients,
-            steady=True,  # whether it is, is known after the reading: `memory.admit` refuses then
-            budget_enough=len(held.cohort.patients) > 0,
-            questions_left=permit.questions,
-            attempts_left=permit.attempts,
-            walls_missing=p.walls_missing(),
+    async def _up_to_date(self, held: _Held) -> int:
+        """The last change of consent that the cohort's bits show: what changes from now on taints what is read.
+
+        A withdrawal is durable a moment before its bit goes to 0. A round that began within that moment would read the
+        patient, and count the withdrawal as one from before the reading: so whoever changed since is judged again here.
+        """
+        p, since = self._p, held.seq
+        seq, changed = await p.store.read(
+            lambda tx: (consent.sequence(tx), consent.changed_since(tx, since) if since < consent.sequence(tx) else ())
         )
+        if changed is None or changed:
+            patients = held.cohort.patients if changed is None else changed
+            await p.blocking.run(lambda: p.board.refresh(patients))
+        held.seq = seq
+        return seq
+
+    async def _decide(self, opening: Opening, permit: Permit, asking: Asking, held: _Held) -> None:
+        """Policy on fresh facts. Raises Refused, which names the rule and the fact that would change it."""
+        p, run = self._p, opening.run
 
         def decide(tx: Connection) -> object:
+            this = facts.Round(
+                algorithm=asking.algorithm,
+                features=frozenset(asking.features),
+                floor_reached=len(held.cohort.patients) >= permit.least_patients,
+                steady=True,  # whether it is, is known after the reading: `memory.admit` refuses then
+                budget_enough=len(held.cohort.patients) > 0,
+                questions_left=permit.questions - _asked_before(tx, permit, opening),
+                attempts_left=permit.attempts - opening.attempt + 1,
+                walls_missing=p.walls_missing(),
+            )
             asked = facts.take_part(tx, permit, p.me, p.cosigned(), p.federation.name, p.clock.now(), this)
             return p.gate.allows(tx, asked, Entity("Study", permit.study), run=run)
 
@@ -572,7 +601,7 @@ class Rounds:
             )
             bits = p.board.open(run, use, cohort.patients)
             name = hashlib.sha256(b"\n".join([run.encode(), p.randomness.take(16)])).hexdigest()
-            return _Held(name=name, cohort=cohort, fd=bits.fd)
+            return _Held(name=name, cohort=cohort, fd=bits.fd, seq=usable.seq)
 
         made = await p.blocking.run(build)
         self._cohorts[run] = made
@@ -681,6 +710,14 @@ def _packed(used: tuple[PatientId, ...], cohort: Cohort) -> bytes:
     read = frozenset(used)
     on = np.fromiter((patient in read for patient in cohort.patients), np.bool_, len(cohort.patients))
     return np.packbits(on, bitorder="little").tobytes()
+
+
+def _asked_before(tx: Connection, permit: Permit, now: Opening) -> int:
+    """How many other questions this site was asked under the permit, in all its runs."""
+    rows = tx.execute(
+        select(SUMS.c.run, SUMS.c.step).join(RUNS, RUNS.c.run == SUMS.c.run).where(RUNS.c.permit == permit.id)
+    )
+    return sum((row.run, row.step) != (now.run, now.step) for row in rows)
 
 
 def _row(tx: Connection, run: str) -> RowMapping | None:

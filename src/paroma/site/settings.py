@@ -1,5 +1,6 @@
 """What a hospital sets at its site. What joining brought (who the hub is, who this site is) lies beside it in `member.json`."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,5 +71,10 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 def to_toml(settings: SiteSettings) -> str:
     """The file that joining writes."""
-    lines = [f'title = "{settings.title}"', f'host = "{settings.host}"', f"port = {settings.port}"]
+    lines = [f"title = {_text(settings.title)}", f"host = {_text(settings.host)}", f"port = {settings.port}"]
     return "\n".join(["# Settings of this site. Every key is described in the reference.", 'folder = "."', *lines, ""])
+
+
+def _text(value: str) -> str:
+    """A TOML string: JSON's escapes are among TOML's, so a quote in a title stays a quote."""
+    return json.dumps(value, ensure_ascii=False)

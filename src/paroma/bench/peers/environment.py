@@ -48,6 +48,10 @@ class Environment:
             raise PeerUnavailable(f"`{script.name}` printed no figures", do="run it by hand")
         return found
 
+    def said(self, code: str) -> str:
+        """What a line of Python prints there. Raises PeerUnavailable."""
+        return self._run([str(self.python), "-c", code], INSTALL_SECONDS)
+
     def _run(self, command: list[str], seconds: float) -> str:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
@@ -64,7 +68,8 @@ def environment(say: Say, *packages: str) -> Iterator[Environment]:
     """A fresh environment with these packages. Raises PeerUnavailable."""
     with tempfile.TemporaryDirectory(prefix="paroma-peer-") as folder:
         made = Environment(Path(folder))
-        say(f"installing {', '.join(packages)} in an environment of its own")
+        say(f"installing {', '.join(packages) or 'nothing yet'} in an environment of its own")
         made._run([sys.executable, "-m", "venv", folder], INSTALL_SECONDS)  # noqa: SLF001  # its own maker
-        made.install(*packages)
+        if packages:
+            made.install(*packages)
         yield made

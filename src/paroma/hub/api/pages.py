@@ -108,10 +108,10 @@ def view_of(report: RunReport) -> RunView:
     curve = (
         Curve(
             title=report.measure,
-            description=f"{report.measure} after each of {len(values)} rounds, from {values[0]:.3g} to {values[-1]:.3g}",
+            description=f"{report.measure} in each of {len(values)} rounds, from {values[0]:.3g} to {values[-1]:.3g}",
             unit=report.measure,
             values=values,
-            rounds=max(report.steps if report.private else len(values) - (report.status != "running"), 1),
+            rounds=report.steps if report.private else len(values) + (report.status == "running"),
             ident="curve",
         )
         if len(values) > 1
@@ -245,7 +245,7 @@ def _curve_finding(values: tuple[float, ...], measure: str) -> str:
         return measure
     change = 100 * (1 - values[-1] / values[0])
     return (
-        f"The {measure} fell by {change:.0f} % in {len(values) - 1} rounds"
+        f"The {measure} fell by {change:.0f} % in {len(values)} rounds"
         if change >= 1
         else f"The {measure} stands still"
     )
@@ -254,7 +254,7 @@ def _curve_finding(values: tuple[float, ...], measure: str) -> str:
 def _table_finding(report: RunReport) -> str:
     match report.result:
         case Summary(features=described):
-            return f"{len(described)} features over all hospitals"
+            return f"{spelled(len(described))} {'feature' if len(described) == 1 else 'features'} over all hospitals"
         case Judged(auroc=auroc):
             return f"The model ranks a case above a non-case in {100 * auroc:.0f} of 100 pairs"
         case _:

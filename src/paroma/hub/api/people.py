@@ -172,6 +172,7 @@ class PeopleRoutes:
         person = await self._sign_in.person(request)
         signed, state, data_set, online = await hub.store.read(lambda tx: reports.before_run(tx, wish.permit))
         permit = signed.permit
+        asked_before = await hub.store.read(lambda tx: reports.questions_asked(tx, permit.id))
         await hub.gate.require(
             as_entity(person),
             facts.OpenRun(
@@ -183,7 +184,7 @@ class PeopleRoutes:
                 now=int(hub.ports.clock.now()),
                 starts=int(-(-permit.starts // 1)),
                 ends=int(permit.ends),
-                questions_left=permit.questions,
+                questions_left=permit.questions - asked_before,
                 sites_online=online,
                 least_sites=max(permits.threshold(len(permit.participants)), permit.least_owners + permit.colluders),
             ),

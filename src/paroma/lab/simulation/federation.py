@@ -110,6 +110,7 @@ class Federation:
     lives: dict[str, Life] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     refused_starts: list[str] = field(default_factory=list)
+    defects: list[Exception] = field(default_factory=list)  # what no start may raise
     _keepers: list[asyncio.Task[None]] = field(default_factory=list)
 
     def begin(self, *names: str) -> None:
@@ -119,6 +120,8 @@ class Federation:
     async def all_up(self) -> None:
         """Wait until every machine that was begun is up."""
         while not all(self.is_up(name) for name in self.starts) or len(self.starts) < len(self._keepers):
+            if self.defects:
+                raise self.defects[0]
             await asyncio.sleep(0.01)
 
     def is_up(self, name: str) -> bool:
@@ -180,7 +183,10 @@ class Federation:
                 if not life.killed.is_set():
                     await asyncio.gather(serving, return_exceptions=True)
             life.machine.kill()  # where it did not start, or stopped by itself
-            await asyncio.gather(serving, return_exceptions=True)
+            (outcome,) = await asyncio.gather(serving, return_exceptions=True)
+            if isinstance(outcome, Exception):  # no fault of the world: a defect, which ends the simulation
+                self.defects.append(outcome)
+                return
             await asyncio.sleep(wait.uniform(0.05, self.downtime))
             _let_go(life)
 

@@ -18,6 +18,7 @@ import anyio.to_thread
 
 T = TypeVar("T")
 
+TICK: Final = 1e-6  # s
 MACHINE: Final[contextvars.ContextVar[str]] = contextvars.ContextVar("machine", default="")
 
 
@@ -104,7 +105,10 @@ class Loop(asyncio.BaseEventLoop):
         """Let the time pass. Raises Deadlock."""
         if timeout is None:
             raise Deadlock(f"at {self._now:.3f} s every task waits and no timer is set (seed {self.seed})")
-        self._now += max(timeout, 0.0)
+        if not self._ready:  # type: ignore[attr-defined]  # as in `_run_once`
+            # never by less than a tick: asyncio calls a timer that is due within a nanosecond, and who then sees that no
+            # time has passed waits again, for ever
+            self._now += max(timeout, TICK)
         return ()
 
     def run_in_executor(self, _executor: object, func: Callable[..., Any], *_args: object) -> Never:

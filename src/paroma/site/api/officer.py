@@ -111,10 +111,10 @@ class OfficerRoutes:
         """The officer says no."""
         site, name = self._site, PermitId(request.path_params["permit"])
         said = await json_of(request, Reason, 4_096)
-        await self._allowed(request, facts.Pause)
+        person = await self._allowed(request, facts.Pause)
         now = site.ports.clock.now()
         await site.store.write(
-            lambda tx: permits.refuse(tx, name, said.reason, site.membership.site, site.journal, now)
+            lambda tx: permits.refuse(tx, name, said.reason, site.membership.site, site.journal, now, by=person.person)
         )
         site.line.wake()
         return Response(status_code=204)

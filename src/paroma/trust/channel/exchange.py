@@ -142,5 +142,5 @@ class HubEnd:
             why = await place.wait(left)
             if why is Woken.REVOKED:
                 raise LineClosed
-            if why is not Woken.MESSAGE:
+            if why is not Woken.MESSAGE or await self._heads.news(site):
                 return ()

@@ -186,6 +186,16 @@ class AtHub:
             return growth, ()  # over an offer that has given way to a newer one
         return growth, self._covered(tx)
 
+    async def advance(self) -> None:
+        """Put the head on offer where the last offer is done or stale, and ring the sites that have not seen it. For a job."""
+        now = self._clock.now()
+        offered = await self._store.write(
+            lambda tx: cosigning.offer(tx, logs.FEDERATION, k=self._quorum(tx), now=now).size
+        )
+        for site, known in self._known.items():
+            if known < offered:
+                self._wake(SiteId(site))
+
     async def news(self, site: str) -> bool:
         """Whether a larger checkpoint is on offer than the site has seen."""
         known = self._known.get(site, 0)

@@ -17,8 +17,8 @@ class Curve:
     title: str
     description: str
     unit: str
-    values: tuple[float, ...]  # from round 0 on
-    rounds: int  # in all
+    values: tuple[float, ...]  # from round 1 on
+    rounds: int  # in all, as far as one can know; the figure is wider where there are more values
     ident: str
 
 
@@ -51,21 +51,22 @@ def small_curve(chart: Curve) -> Markup:
     """A curve for a card: the line, the rounds to come, and one label. 220 px wide, so that its text stays 13 px."""
     width, floor_, top = 220, 83, 22
     low, high = _span(chart.values)
-    rounds = max(chart.rounds, len(chart.values) - 1, 1)
+    rounds = max(chart.rounds, len(chart.values), 2)
     points = [
-        (6 + (width - 12) * i / rounds, 75 - (75 - top) * (v - low) / (high - low)) for i, v in enumerate(chart.values)
+        (6 + (width - 12) * i / (rounds - 1), 75 - (75 - top) * (v - low) / (high - low))
+        for i, v in enumerate(chart.values)
     ]
     parts = [f'<path class="axis" d="M0 {floor_}H{width}"/>']
     if points:
         parts.append('<path class="line" d="M' + "L".join(f"{a:.1f} {b:.1f}" for a, b in points) + '"/>')
         parts += [
-            f'<circle class="todo" cx="{6 + (width - 12) * i / rounds:.1f}" cy="75" r="2.5"/>'
-            for i in range(len(points), rounds + 1)
+            f'<circle class="todo" cx="{6 + (width - 12) * i / (rounds - 1):.1f}" cy="75" r="2.5"/>'
+            for i in range(len(points), rounds)
         ]
         a, b = points[-1]
         parts.append(f'<circle class="dot-now" cx="{a:.1f}" cy="{b:.1f}" r="5"/>')
         late = a > width / 2
-        said = f"{_short(chart.values[-1])} after round {len(points) - 1}"
+        said = f"{_short(chart.values[-1])} in round {len(points)}"
         parts.append(_text(width if late else a + 10, 13 if late else b - 8, said, "end" if late else "start", "say"))
     return _svg("small-chart", width, 86, f"{chart.ident}-small", chart.title, chart.description, parts)
 
@@ -73,10 +74,10 @@ def small_curve(chart: Curve) -> Markup:
 def _curve(chart: Curve, shown: str, width: int, height: int, ticks: int) -> Markup:
     left, right, top, bottom = 48, width - 14, 18, height - 40
     low, high = _span(chart.values)
-    rounds = max(chart.rounds, len(chart.values) - 1, 1)
+    rounds = max(chart.rounds, len(chart.values), 2)
 
     def x(round_: float) -> float:
-        return left + (right - left) * round_ / rounds
+        return left + (right - left) * (round_ - 1) / (rounds - 1)
 
     def y(value: float) -> float:
         return bottom - (bottom - top) * (value - low) / (high - low)
@@ -88,13 +89,13 @@ def _curve(chart: Curve, shown: str, width: int, height: int, ticks: int) -> Mar
     parts += [_text(x(r), bottom + 20, str(r), "middle") for r in _whole(rounds, ticks)]
     parts.append(f'<path class="axis" d="M{left} {bottom}H{right}"/>')
     parts.append(_text((left + right) / 2, height - 4, "round", "middle"))
-    points = [(x(i), y(v)) for i, v in enumerate(chart.values)]
+    points = [(x(i), y(v)) for i, v in enumerate(chart.values, 1)]
     if points:
         parts.append('<path class="line" d="M' + "L".join(f"{a:.1f} {b:.1f}" for a, b in points) + '"/>')
         parts += [f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="4"/>' for a, b in points[:-1]]
         a, b = points[-1]
         parts.append(f'<circle class="dot-now" cx="{a:.1f}" cy="{b:.1f}" r="5.5"/>')
-        said = f"{_short(chart.values[-1])} after round {len(points) - 1}"
+        said = f"{_short(chart.values[-1])} in round {len(points)}"
         late = a > (left + right) / 2
         falls = b >= sum(v for _, v in points) / len(points)  # then the line comes from above, and there is room below
         parts.append(
@@ -181,8 +182,8 @@ def _round_values(low: float, high: float) -> list[float]:
 
 
 def _whole(rounds: int, most: int) -> list[int]:
-    step = max(1, -(-rounds // most))
-    return list(range(0, rounds + 1, step))
+    step = max(1, -(-(rounds - 1) // most))
+    return list(range(1, rounds + 1, step))
 
 
 def _short(value: float) -> str:
