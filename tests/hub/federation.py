@@ -244,7 +244,11 @@ class Town:
 
     def site_settings(self, name: str) -> SiteSettings:
         return SiteSettings(
-            folder=self.folder / name, title=name, url=f"https://{name}.test:443", store=self.urls(name), recheck_seconds=0.5
+            folder=self.folder / name,
+            title=name,
+            url=f"https://{name}.test:443",
+            store=self.urls(name),
+            recheck_seconds=0.5,
         )
 
     def open_site(self, name: str):
@@ -550,6 +554,4 @@ def found(town: Town, places: tuple[str, ...] = PLACES) -> None:
 def copied(original: Town, folder: Path) -> Town:
     """The same federation at rest, in files of its own."""
     shutil.copytree(original.folder, folder, dirs_exist_ok=True)
-    return Town(
-        folder=folder, people=dict(original.people), authority=original.authority, members=original.members
-    )
+    return Town(folder=folder, people=dict(original.people), authority=original.authority, members=original.members)

@@ -135,7 +135,7 @@ def test_a_withdrawal_that_is_durable_but_not_yet_on_the_board_is_seen_by_the_ro
                 bits.append(bool(held.bits.read()[held.bits.rows[patient]]))
 
         town.after, town.before = after, before
-        fit = Logistic(outcome=Outcome(feature="num"), features=("age", "sex"), ridge=1.0)
+        fit = Logistic(outcome=Outcome(feature="num"), features=("age", "chol"), ridge=1.0)
         report = await town.run(permit, fit)
         assert report["status"] == "finished", (report["reason"], report["story"])
         assert len(bits) > 1

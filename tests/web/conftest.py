@@ -276,7 +276,7 @@ def address(made) -> Iterator[str]:
 
     A withdrawal that is sent there is answered as the site answers it.
     """
-    paths = {"/me": "home", "/me/uses": "uses", "/me/withdraw": "withdraw", "/me/receipts/1": "receipt", "/": "runs"}
+    paths = {"/me": "home", "/me/uses": "uses", "/me/withdraw": "withdraw", "/me/receipts/1": "receipt"}
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -286,6 +286,8 @@ def address(made) -> Iterator[str]:
                 self.answer(200, STATIC_TYPES[static], static_file(static))
             elif (page := paths.get(path, path[1:])) in made:
                 self.answer(200, "text/html; charset=utf-8", made[page].encode())
+            elif path == "/" or path.startswith("/runs/"):
+                self.answer(204, "text/html", b"")  # a page that asks again: nothing new
             else:
                 self.answer(404, "text/plain", b"")
 

@@ -33,7 +33,8 @@ def axe():
             "resultTypes": ["violations"],
             "rules": {"color-contrast-enhanced": {"enabled": True}},  # 7 to 1
         }
-        page.evaluate(script)
+        if not page.evaluate("Boolean(window.axe)"):
+            page.evaluate(script)
         result = page.evaluate("(options) => axe.run(options)", options)
         return [(v["id"], [node["html"][:120] for node in v["nodes"]][:3]) for v in result["violations"]]
 
@@ -59,16 +60,16 @@ def sheet(browser, address):
     tab.close()
 
 
-def test_axe_finds_nothing_and_nothing_scrolls_sideways(sheet, axe, made, name):
+def test_axe_finds_nothing_and_nothing_scrolls_sideways(sheet, axe, name):
+    page = sheet(name, 320)
+    page.locator("summary").evaluate_all("(all) => all.forEach((one) => { one.parentElement.open = true })")
     for width in (320, 1280):
-        page = sheet(name, width)
-        for summary in page.locator("summary").all():
-            summary.click()
+        page.set_viewport_size({"width": width, "height": 800})
         assert axe(page) == [], width
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.messages == []
     page.emulate_media(color_scheme="dark")
     assert axe(page, only=["cat.color"]) == [], "dark"
+    assert page.messages == []
 
 
 def test_axe_and_the_width_are_measured_at_all(sheet, axe):

@@ -113,9 +113,7 @@ def flamby_split(y: F64, hospital: npt.NDArray[np.str_], seed: int) -> Bool:
 def tables(pooled: Pooled, hospital: npt.NDArray[np.str_], test: Bool) -> list[pa.Table]:
     """One Arrow table a hospital, with a column that says which rows are for testing."""
     columns = pooled.raw | {FOLD: test.astype(np.float64)}
-    return [
-        pa.table({name: values[hospital == site] for name, values in columns.items()}) for site in heart.HOSPITALS
-    ]
+    return [pa.table({name: values[hospital == site] for name, values in columns.items()}) for site in heart.HOSPITALS]
 
 
 def features(pooled: Pooled) -> tuple[Feature, ...]:

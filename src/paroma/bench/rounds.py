@@ -132,7 +132,7 @@ def _cpu(pid: int) -> float:
 
 
 def _fsyncs(running: Four, study: Study) -> list[Row]:
-    """fsync and fdatasync of each program and round, seen by strace while one more regression runs."""
+    """Calls of fsync and fdatasync of each program and round, seen by strace while one more regression runs."""
     if shutil.which("strace") is None:
         return [rows.missing("fsyncs of a round", "strace is not installed")]
     with tempfile.TemporaryDirectory(prefix="paroma-strace-") as name:

@@ -24,7 +24,9 @@ TIMES: Final = 6
 COLD_SECONDS: Final = 1.0
 MOST_MB: Final = 45.0
 HEAVY: Final = ("numpy", "pandas", "pyarrow", "torch", "flwr")
-BRINGS: Final = "import importlib.metadata as m; print('\\n'.join(d.metadata['Name'].lower() for d in m.distributions()))"
+BRINGS: Final = (
+    "import importlib.metadata as m; print('\\n'.join(d.metadata['Name'].lower() for d in m.distributions()))"
+)
 STANDARD: Final = {"pip", "setuptools"}
 
 

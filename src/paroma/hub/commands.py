@@ -108,7 +108,7 @@ def invite(folder: Path, owner: str | None = None) -> str:
 
 def enrol_link(folder: Path, name: str, role: str) -> str:
     """One line that enrols one person in `role`. Raises BadInput."""
-    allowed = sorted(ROLES - {"site", "officer"})
+    allowed = sorted(ROLES - {"site", "officer", "desk"})
     if role not in allowed:
         raise BadInput(f"`{role}` is no role at a hub", do=f"name one of {', '.join(allowed)}")
     settings = load(folder)

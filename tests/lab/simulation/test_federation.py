@@ -13,11 +13,7 @@ REPLAY = "replay with `python -m paroma.lab.simulation {}`"
 
 def careless(site):
     """The planted defect: whoever withdrew after the rows were read is not asked about at the vote."""
-    site.rounds._clean = lambda _tx, _row: lambda: True  # noqa: SLF001
-
-
-def play_all(seeds, founded):
-    return [play(seed, founded) for seed in seeds]
+    site.rounds._clean = lambda _tx, _row: lambda: True
 
 
 @pytest.mark.promise(2)
@@ -39,13 +35,13 @@ def test_the_seeds_differ_in_everything_that_can_happen(founded):
 
 
 def test_the_same_seed_gives_the_same_log_bytes(founded):
-    for seed in (3, 7):
+    for seed in (3, 8):
         one, other = play(seed, founded), play(seed, founded)
         assert (one.log, one.logs, one.trace) == (other.log, other.logs, other.trace)
 
 
 def test_the_same_seed_gives_the_same_log_in_another_process_with_other_hashes(founded):
-    seeds = ("3", "7")
+    seeds = ("3", "8")
     environment = dict(os.environ, PYTHONHASHSEED="4711")
     said = subprocess.run(
         [sys.executable, "-m", "paroma.lab.simulation", *seeds],
@@ -62,7 +58,9 @@ def test_the_same_seed_gives_the_same_log_in_another_process_with_other_hashes(f
 
 @pytest.mark.promise(2)
 def test_a_vote_that_does_not_ask_for_withdrawals_is_caught_by_some_seed(founded):
-    caught = (seed for seed in range(SEEDS) if any("withdrew before" in w for w in play(seed, founded, defect=careless).wrong))
+    caught = (
+        seed for seed in range(SEEDS) if any("withdrew before" in w for w in play(seed, founded, defect=careless).wrong)
+    )
     assert next(caught, None) is not None
 
 

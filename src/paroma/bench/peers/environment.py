@@ -56,7 +56,9 @@ class Environment:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired as problem:
-            raise PeerUnavailable(f"`{Path(command[1]).name}` took longer than {seconds:g} s", do="try again") from problem
+            raise PeerUnavailable(
+                f"`{Path(command[1]).name}` took longer than {seconds:g} s", do="try again"
+            ) from problem
         if done.returncode != 0:
             lines = (done.stderr.strip() or done.stdout.strip() or f"exit {done.returncode}").splitlines()
             raise PeerUnavailable(lines[-1][:300], do="install it by hand to see more")

@@ -14,6 +14,7 @@ from paroma.hub.parts import Hub
 from paroma.kernel.ids import PersonId, RunId
 from paroma.kernel.release import VERSION
 from paroma.learn.algorithms.query import Fitted, Judged, Summary
+from paroma.learn.flower.messages import TrainedModel
 from paroma.learn.runs.report import RunReport
 from paroma.trust.identity import people
 from paroma.trust.identity.people import Person, SessionEnded
@@ -194,6 +195,10 @@ def figures(report: RunReport) -> tuple[tuple[str, ...], tuple[Figure, ...]]:
                 Figure(name="accuracy", values=(f"{accuracy:.3f}",)),
                 Figure(name="AUROC", values=(f"{auroc:.3f}",)),
             )
+        case TrainedModel(shapes=shapes):
+            return ("Array", "Shape"), tuple(
+                Figure(name=shape.name, values=(" x ".join(map(str, shape.dims)) or "1",)) for shape in shapes
+            )
         case _:
             return (), ()
 
@@ -257,5 +262,7 @@ def _table_finding(report: RunReport) -> str:
             return f"{spelled(len(described))} {'feature' if len(described) == 1 else 'features'} over all hospitals"
         case Judged(auroc=auroc):
             return f"The model ranks a case above a non-case in {100 * auroc:.0f} of 100 pairs"
+        case TrainedModel(sha256=digest):
+            return f"The trained model, SHA-256 {digest[:12]}"
         case _:
             return "The result"

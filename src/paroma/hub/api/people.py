@@ -100,10 +100,11 @@ class PeopleRoutes:
 
     async def apply(self, request: Request) -> Response:
         """Submit an application: every site that offers the data set is asked."""
-        wish = await json_of(request, Wish)
-        study = Entity("Study", wish.study or "new")
-        person = await self._allowed(request, facts.Apply, resource=study, purpose=wish.purpose)
         hub = self._hub
+        person = await self._sign_in.person(request)  # before the body: a stranger's is not even read
+        wish = await json_of(request, Wish)
+        asked = facts.Apply(**as_person(person), purpose=wish.purpose)  # type: ignore[arg-type]
+        await hub.gate.require(as_entity(person), asked, Entity("Study", wish.study or "new"))
         permit, rung = await hub.store.write(
             lambda tx: proposals.apply(
                 tx,
@@ -167,9 +168,9 @@ class PeopleRoutes:
 
     async def open_run(self, request: Request) -> Response:
         """Open a run under a permit."""
-        wish = await json_of(request, OpenRun, MOST_QUERY)
         hub = self._hub
         person = await self._sign_in.person(request)
+        wish = await json_of(request, OpenRun, MOST_QUERY)
         signed, state, data_set, online = await hub.store.read(lambda tx: reports.before_run(tx, wish.permit))
         permit = signed.permit
         asked_before = await hub.store.read(lambda tx: reports.questions_asked(tx, permit.id))

@@ -7,12 +7,14 @@ from their first entry, the budget is decoded from its register.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 from sqlalchemy import Connection, select
 
+from paroma.data.catalogue.data_set import columns
 from paroma.data.cohort.assemble import arrow
 from paroma.data.consent import state as consent
 from paroma.data.rights import ledger as rights
@@ -31,12 +33,12 @@ from paroma.learn.disclosure import ledger
 from paroma.site import facts, permits as desk
 from paroma.site.parts import Site
 from paroma.site.tables import RUNS as SITE_RUNS, SUMS
-from paroma.data.catalogue.data_set import columns
 from paroma.trust.audit import follow, log as logs, witness
 from paroma.trust.audit.checkpoint import Checkpoint
 from paroma.trust.audit.entries import Entry, open_entry
 from paroma.trust.audit.log import LogName
 from paroma.trust.audit.notes import NoteKey
+from paroma.trust.federation import members
 
 
 class CheckFailed(AssertionError):
@@ -84,16 +86,21 @@ def check(
         site_logs[name], hashes[name] = _log(federation.site(name).store, logs.SITE, wrong, f"log of {name}")
         _agree(federation, name, wrong)
         _budget(federation.site(name), site_logs[name], wrong, name)
-        _answers(site_logs[name], wrong, name)
+    questions = {
+        str(e.facts["entry"]): (e.facts["run"], e.facts["step"])
+        for entries in site_logs.values()
+        for e in entries
+        if e.kind == "contribution-made"
+    }
+    for name in HOSPITALS:
+        _answers(site_logs[name], questions, wrong, name)
     _withdrawals(federation, site_logs, acknowledged, wrong)
     answered = [entry for entry in shared if entry.kind == "question-answered"]
     for entry in answered:
         _sum(federation, founded, entry, site_logs, acknowledged, wrong)
     _ends(hub, shared, wrong)
-    for complaint in federation.loop.complaints:
-        problem = complaint.get("exception")
-        if not isinstance(problem, OSError):
-            wrong.append(f"asyncio complains: {complaint.get('message')}: {problem!r}")
+    complaints = [(c.get("message"), c.get("exception")) for c in federation.loop.complaints]
+    wrong += [f"asyncio complains: {what}: {why!r}" for what, why in complaints if not isinstance(why, OSError)]
     return Seen(
         log=shared_hash,
         logs=hashes,
@@ -131,8 +138,6 @@ def _agree(federation: Federation, name: str, wrong: list[str]) -> None:
         lambda tx: (witness.seen(tx, site.federation.name), witness.trouble(tx, site.federation.name))
     )
     _beginning(hub.store, logs.FEDERATION, *ours, wrong, f"the federation log that {name} has seen")
-    from paroma.trust.federation import members
-
     vkey = hub.store.read_now(lambda tx: members.member(tx, site.membership.site)).log_vkey
     origin = NoteKey.parse(vkey).name
     theirs = hub.store.read_now(lambda tx: (witness.seen(tx, origin), witness.trouble(tx, origin)))
@@ -178,27 +183,26 @@ def _budget(site: Site, entries: list[Entry], wrong: list[str], name: str) -> No
         wrong.append(f"{name}: a vote names a budget that no contribution has")
 
 
-def _answers(entries: list[Entry], wrong: list[str], name: str) -> None:
+def _answers(entries: list[Entry], questions: Mapping[str, object], wrong: list[str], name: str) -> None:
     """At most one attempt of each question is answered, and no vote follows an answer or a no.
 
-    A site may answer for a set without it: its shares help to take off the masks of those who are in it.
+    questions: run and step of each attempt to which some site contributed. A site may answer for a set without it: its
+    shares help to take off the masks of those who are in it.
     """
-    place = {str(e.facts["entry"]): (e.facts["run"], e.facts["step"]) for e in entries if e.kind == "contribution-made"}
     answered: dict[object, str] = {}
     declined = set()
     for entry in entries:
         about = str(entry.facts.get("entry", ""))
+        question = questions.get(about, about)
         if entry.kind == "vote-signed":
             if about in declined:
                 wrong.append(f"{name} voted for an attempt that it had declined")
-            if place.get(about) in answered and answered[place.get(about)] != about:
+            if question in answered:
                 wrong.append(f"{name} voted again after it had answered the question")
         elif entry.kind == "vote-declined":
             declined.add(about)
-        elif entry.kind == "answer-given":
-            question = place.get(about)
-            if answered.setdefault(question, about) != about:
-                wrong.append(f"{name} answered the question {question} twice")
+        elif entry.kind == "answer-given" and answered.setdefault(question, about) != about:
+            wrong.append(f"{name} answered the question {question} twice")
 
 
 def _withdrawals(
@@ -245,7 +249,7 @@ def _sum(
             wrong.append(f"{about}: {name} logs {len(made)} contributions to one attempt")
             return
         votes = [e.number for e in entries if e.kind == "vote-signed" and e.facts["entry"] == said["entry"]]
-        patients, totals = site.store.read_now(lambda tx, m=made[0]: _plain(tx, site, m, founded))
+        patients, totals = site.store.read_now(partial(_plain, site=site, made=made[0], founded=founded))
         for (where, patient), number in acknowledged.items():
             if where == name and patient in patients and (not votes or number < votes[0]):
                 wrong.append(f"{about}: {patient} withdrew before the first vote of {name}, and is in the sum")
@@ -257,7 +261,7 @@ def _sum(
 
 
 def _plain(
-    tx: Connection, site: Site, made: Entry, founded: Founded
+    tx: Connection, *, site: Site, made: Entry, founded: Founded
 ) -> tuple[tuple[PatientId, ...], "np.ndarray[Any, np.dtype[np.int64]]"]:
     """Who was read for a contribution, and their totals, computed anew from the plain rows."""
     run, step, attempt = RunId(str(made.facts["run"])), made.facts["step"], made.facts["attempt"]
@@ -282,9 +286,12 @@ def _ends(hub: Store, shared: list[Entry], wrong: list[str]) -> None:
     told = {str(e.facts["run"]): bool(e.facts["finished"]) for e in shared if e.kind == "run-ended"}
     if len(told) != sum(e.kind == "run-ended" for e in shared):
         wrong.append("a run ended twice")
-    for row in hub.read_now(lambda tx: tx.execute(select(RUNS.c.run, RUNS.c.status, RUNS.c.ended)).all()):
-        if (row.ended is not None) != (row.run in told) or (row.status == "finished") != told.get(row.run, False):
-            wrong.append(f"the hub says `{row.status}` of {row.run}, the log does not")
+    rows = hub.read_now(lambda tx: tx.execute(select(RUNS.c.run, RUNS.c.status, RUNS.c.ended)).all())
+    wrong += [
+        f"the hub says `{row.status}` of {row.run}, the log does not"
+        for row in rows
+        if (row.ended is not None) != (row.run in told) or (row.status == "finished") != told.get(row.run, False)
+    ]
     steps = [(e.facts["run"], e.facts["step"]) for e in shared if e.kind == "question-answered"]
     if len(steps) != len(set(steps)):
         wrong.append("one question was answered twice")

@@ -25,10 +25,10 @@ from paroma.lab.simulation.loop import Loop, SimulatedKill
 from paroma.lab.simulation.machine import Machine
 from paroma.lab.simulation.network import App, Internet
 from paroma.lab.workers import InProcess
+from paroma.learn.runs.work import COMPUTE
 from paroma.learn.sandbox.task import Conversation, Task
 from paroma.site.app import make_app as make_site_app
 from paroma.site.parts import Ports as SitePorts, Site, open_site
-from paroma.learn.runs.work import COMPUTE
 from paroma.site.settings import SiteSettings
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from paroma.data.cohort.assemble import assemble
 from paroma.data.connect import load as loading
 from paroma.data.consent.statement import Verdict
 from paroma.data.vault.vault import open_vault
-from paroma.hub import tls
+from paroma.hub import proposals, tls
 from paroma.kernel.blocking import Inline
 from paroma.kernel.disk import SystemDisk
 from paroma.kernel.errors import Unavailable
@@ -35,6 +35,7 @@ from paroma.lab.simulation.clock import VirtualClock
 from paroma.lab.simulation.federation import HOSPITALS, HUB, HUB_URL, Federation, site_settings
 from paroma.lab.simulation.loop import Loop, run
 from paroma.lab.simulation.network import Internet
+from paroma.site import permits as desk
 from paroma.site.commands import join_over
 from paroma.site.parts import VERSIONS, offer
 from paroma.trust.channel.caller import Caller
@@ -96,7 +97,6 @@ async def _found(loop: Loop, folder: Path) -> Founded:
     (folder / HUB).mkdir()
     federation.begin(HUB)
     await federation.all_up()
-    randomness = SeededRandomness(SEED, "founding")
     patients: dict[str, tuple[PatientId, ...]] = {}
     rows: dict[PatientId, tuple[float, ...]] = {}
     for name in HOSPITALS:
@@ -108,10 +108,7 @@ async def _found(loop: Loop, folder: Path) -> Founded:
     await federation.all_up()
     scientist, subject = await _enrol(federation, HUB, "scientist", clock)
     officers = {name: await _enrol(federation, name, "officer", clock) for name in HOSPITALS}
-    while len(_read(await scientist.call("GET", "/api/data-sets", wait=30.0))[0:1]) == 0 or len(
-        _read(await scientist.call("GET", "/api/data-sets", wait=30.0))[0]["sites"]
-    ) < len(HOSPITALS):
-        await asyncio.sleep(0.2)
+    await _until(lambda: _offering(federation) == len(HOSPITALS))
     wish = Wish(
         title="A simulated study",
         purpose="scientific-research",
@@ -131,7 +128,6 @@ async def _found(loop: Loop, folder: Path) -> Founded:
     await asyncio.sleep(SPARE)
     sites = {name: str(federation.site(name).membership.site) for name in HOSPITALS}
     await federation.finish()
-    del randomness
     return Founded(
         folder=folder,
         elapsed=loop.time() + SPARE,
@@ -227,23 +223,22 @@ async def _enrol(federation: Federation, where: str, role: Any, clock: VirtualCl
 async def _sign(
     federation: Federation, name: str, officer: Caller, person: Any, permit: Permit, clock: VirtualClock
 ) -> None:
-    while not _read(await officer.call("GET", "/api/requests", wait=30.0)):
-        await asyncio.sleep(0.2)
+    await _until(lambda: bool(federation.site(name).store.read_now(desk.rows)))
     site = federation.site(name).membership.site
     signature = permits.sign(permit, site, person, key_of(f"officer/{name}"), clock.now())
     path = f"/api/requests/{permit.id}/sign"
     _read(await officer.call("POST", path, msgspec.json.encode(signature), kind=JSON, wait=30.0))
 
 
-def _state(federation: Federation, permit: PermitId) -> str:
-    from paroma.hub import proposals
+def _offering(federation: Federation) -> int:
+    return sum(len(sites) for _, sites in federation.hub().store.read_now(proposals.data_sets))
 
+
+def _state(federation: Federation, permit: PermitId) -> str:
     return federation.hub().store.read_now(lambda tx: proposals.standing(tx, permit)).state
 
 
 def _holds(federation: Federation, name: str, permit: PermitId) -> bool:
-    from paroma.site import permits as desk
-
     return any(
         row["permit"] == permit and row["state"] == "valid" for row in federation.site(name).store.read_now(desk.rows)
     )

@@ -18,7 +18,7 @@ from paroma.learn.algorithms.plan import Plan
 from paroma.learn.algorithms.query import Evaluate, Feature, Logistic, Result, Statistics
 from paroma.learn.disclosure.door import PUBLIC
 from paroma.learn.flower import contribution as flower, rule
-from paroma.learn.flower.contribution import Averaged
+from paroma.learn.flower.contribution import Averaged, ModelForeign
 from paroma.learn.flower.messages import Exchange, FlowerApp, TrainedModel
 from paroma.learn.secagg.layout import Layout
 from paroma.trust.permit.permit import Permit
@@ -73,10 +73,6 @@ class Asking(Protocol):
 
     def described(self) -> str:
         """The query as a scientist would write it."""
-
-
-class ModelForeign(BadInput):
-    """The model that came is not the one that follows from the last sum."""
 
 
 class StepForeign(BadInput):

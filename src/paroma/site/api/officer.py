@@ -85,11 +85,12 @@ class OfficerRoutes:
     async def sign(self, request: Request) -> Response:
         """The officer's signature under a permit."""
         site, name = self._site, PermitId(request.path_params["permit"])
+        who = await self._sign_in.person(request)  # before the body: a stranger's is not even read
         signature = await json_of(request, Signature, 4_096)
         permit = await site.store.read(lambda tx: permits.permit_of(tx, name))
         privacy = permit.privacy
         person = await self._allowed(
-            request,
+            who,
             facts.SignPermit,
             resource=Entity("Study", permit.study),
             purpose=permit.purpose,
@@ -110,8 +111,9 @@ class OfficerRoutes:
     async def refuse(self, request: Request) -> Response:
         """The officer says no."""
         site, name = self._site, PermitId(request.path_params["permit"])
+        who = await self._sign_in.person(request)
         said = await json_of(request, Reason, 4_096)
-        person = await self._allowed(request, facts.Pause)
+        person = await self._allowed(who, facts.Pause)
         now = site.ports.clock.now()
         await site.store.write(
             lambda tx: permits.refuse(tx, name, said.reason, site.membership.site, site.journal, now, by=person.person)
@@ -143,16 +145,17 @@ class OfficerRoutes:
     async def withdraw(self, request: Request) -> Response:
         """The desk writes down a patient's no."""
         patient = PatientId(request.path_params["patient"])
+        who = await self._sign_in.person(request)
         await body_of(request, 1_024)
-        person = await self._allowed(request, facts.Withdraw, resource=Entity("Patient", patient))
+        person = await self._allowed(who, facts.Withdraw, resource=Entity("Patient", patient))
         reports.require_patient(self._site, patient)
         done = await self._site.withdraw(patient, EVERYTHING, by=person.person)
         return as_json({"number": done.choice.number, "entry": done.entry, "seconds": done.seconds}, 201)
 
     async def _allowed(
-        self, request: Request, kind: type[F], *, resource: Entity | None = None, **more: object
+        self, who: Request | Person, kind: type[F], *, resource: Entity | None = None, **more: object
     ) -> Person:
-        person = await self._sign_in.person(request)
+        person = await self._sign_in.person(who) if isinstance(who, Request) else who
         asked = kind(proven=True, enrolled=person.revoked is None, roles=frozenset({person.role}), **more)
         where = resource or Entity("Site", self._site.membership.site)
         decision = self._site.gate.decide(Entity("Person", person.person), asked, where)

@@ -20,7 +20,7 @@ TYP: Final = "at+jwt"
 LIFE_SECONDS: Final = 60
 MOST_CACHED: Final = 4_096
 
-Role = Literal["site", "scientist", "officer", "committee", "operator", "auditor"]
+Role = Literal["site", "scientist", "officer", "desk", "committee", "operator", "auditor"]
 ROLES: Final[frozenset[str]] = frozenset(get_args(Role))
 
 

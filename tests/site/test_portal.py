@@ -1,0 +1,191 @@
+"""The patient's pages and the officer's routes: who gets in, what they see, and what nobody sees."""
+
+import pytest
+
+from paroma.learn.algorithms.query import Statistics
+from paroma.site.app import make_app
+
+ME = "https://va.test:443"
+
+OFFICER, DESK, PATIENT, OPEN, SIGNED = "officer", "desk", "patient", "open", "token"
+ROUTES = {
+    ("POST", "/line/token"): OPEN,
+    ("POST", "/people/enrol"): OPEN,
+    ("GET", "/open/{code}"): OPEN,
+    ("GET", "/static/{name}"): OPEN,
+    ("POST", "/people/browser-link"): SIGNED,
+    ("GET", "/api/site"): OFFICER,
+    ("GET", "/api/requests"): OFFICER,
+    ("POST", "/api/requests/{permit}/sign"): OFFICER,
+    ("POST", "/api/requests/{permit}/refuse"): OFFICER,
+    ("POST", "/api/pause"): OFFICER,
+    ("POST", "/api/resume"): OFFICER,
+    ("POST", "/api/patients/{patient}/link"): DESK,
+    ("POST", "/api/patients/{patient}/withdraw"): DESK,
+    ("GET", "/me"): PATIENT,
+    ("GET", "/me/uses"): PATIENT,
+    ("GET", "/me/withdraw"): PATIENT,
+    ("POST", "/me/withdraw"): PATIENT,
+    ("POST", "/me/give"): PATIENT,
+    ("GET", "/me/receipts/{number}"): PATIENT,
+}
+
+
+def key_on(page: str) -> str:
+    return page.split('name="form_key" value="')[1].split('"')[0]
+
+
+def test_every_route_has_a_row_and_every_row_a_route(town):
+    async def scene(town):
+        app = make_app(town.sites["va"])._app
+        found = {(m, r.path) for r in app.routes for m in (r.methods or ()) if m != "HEAD"}
+        assert found == set(ROUTES)
+
+    town.play(scene, sites=("va",))
+
+
+@pytest.mark.promise(3)
+def test_every_route_answers_only_those_who_may(town, fed):
+    async def scene(town):
+        patient = town.patients("va")[0]
+        size = len(town.site_log("va"))
+        nobody, someone = fed.Browser(town), await town.patient_browser("va", patient)
+        desk = await town.enrol("va", "Dora Desk", "desk")
+        officer = town.someone("officer@va")
+        wrong = []
+        for (method, path), who in ROUTES.items():
+            url = path.replace("{permit}", "permit-none").replace("{patient}", patient)
+            url = url.replace("{number}", "AAAA-AAAA").replace("{code}", "none").replace("{name}", "none.css")
+            bare = await nobody.ask(method, ME + url)
+            if who != OPEN and bare.status not in {401, 403}:
+                wrong.append((method, path, "nobody", bare.status))
+            if who in {OFFICER, DESK, SIGNED}:
+                by_patient = await someone.ask(method, ME + url)
+                if by_patient.status not in {401, 403}:
+                    wrong.append((method, path, "patient", by_patient.status))
+            if who == PATIENT:
+                status, _ = await officer.ask(method, url)
+                if status not in {401, 403}:
+                    wrong.append((method, path, "officer", status))
+            if who == OFFICER and method == "POST":
+                status, _ = await desk.ask(method, url, {"reason": "x"} if path.endswith("refuse") else None)
+                if status not in {400, 403} or (path == "/api/pause" and status != 403):
+                    wrong.append((method, path, "desk", status))
+        assert wrong == [], "\n".join(map(str, wrong))
+        acts = {e["kind"] for e in town.site_log("va")[size:]}
+        assert not acts & {"paused", "resumed", "withdrawal", "given", "permit-signed"}
+
+    town.play(scene)
+
+
+@pytest.mark.promise(4)
+def test_a_patients_link_opens_in_one_browser_and_no_second(town, fed):
+    async def scene(town):
+        patient = town.patients("va")[0]
+        _, said = await town.someone("officer@va").ask("POST", f"/api/patients/{patient}/link")
+        first, second = fed.Browser(town), fed.Browser(town)
+        assert (await first.ask("GET", said["url"])).status == 303
+        assert (await first.ask("GET", said["url"])).status == 303  # a reload
+        refused = await second.ask("GET", said["url"])
+        never = await second.ask("GET", ME + "/open/never-made")
+        assert refused.status == never.status == 403
+        assert refused.body == never.body
+        assert (await second.ask("GET", ME + "/me")).status == 403
+        assert patient not in said["url"]
+
+    town.play(scene, sites=("va",))
+
+
+def test_a_session_ends_after_a_quarter_of_an_hour(town):
+    async def scene(town):
+        browser = await town.patient_browser("va", town.patients("va")[0])
+        assert (await browser.ask("GET", ME + "/me")).status == 200
+        town.clock.ahead += 15 * 60 + 1
+        ended = await browser.ask("GET", ME + "/me")
+        assert ended.status == 403
+        assert b"your time has passed" in ended.body
+
+    town.play(scene, sites=("va",))
+
+
+@pytest.mark.promise(2)
+def test_a_form_of_another_page_withdraws_nobody(town):
+    async def scene(town):
+        patient, other = town.patients("va")[:2]
+        browser = await town.patient_browser("va", patient)
+        strange = await town.patient_browser("va", other)
+        key = key_on((await strange.ask("GET", ME + "/me/withdraw")).body.decode())
+        for body in (
+            b"what=all",
+            b"form_key=&what=all",
+            f"form_key={key}&what=all".encode(),
+            b"\xff\xfe",
+            b"a=b&" * 30,
+        ):
+            assert (await browser.ask("POST", ME + "/me/withdraw", body)).status in {400, 403}
+        mine = key_on((await browser.ask("GET", ME + "/me/withdraw")).body.decode())
+        unknown = await browser.ask("POST", ME + "/me/withdraw", f"form_key={mine}&what=study-none".encode())
+        assert unknown.status == 400
+        assert not [e for e in town.site_log("va") if e["kind"] == "withdrawal"]
+        too_long = await browser.ask("POST", ME + "/me/withdraw", b"a" * 5000)
+        assert too_long.status == 400
+
+    town.play(scene, sites=("va",))
+
+
+@pytest.mark.promise(4)
+def test_anothers_receipt_looks_like_none(town):
+    async def scene(town):
+        patient, other = town.patients("va")[:2]
+        browser = await town.patient_browser("va", patient)
+        key = key_on((await browser.ask("GET", ME + "/me/withdraw")).body.decode())
+        reply = await browser.ask("POST", ME + "/me/withdraw", f"form_key={key}&what=all".encode())
+        receipt = ME + reply.headers["location"]
+        assert (await browser.ask("GET", receipt)).status == 200
+        strange = await town.patient_browser("va", other)
+        theirs, none = await strange.ask("GET", receipt), await strange.ask("GET", ME + "/me/receipts/AAAA-AAAA")
+        assert theirs.status == none.status == 404
+        assert theirs.body == none.body
+        # taking it back is possible, and in the log
+        assert (await browser.ask("POST", ME + "/me/give", f"form_key={key}".encode())).status == 303
+        assert [e["kind"] for e in town.site_log("va")][-1] in {"given", "allowed"}
+
+    town.play(scene, sites=("va",))
+
+
+@pytest.mark.promise(4)
+def test_patient_pages_have_no_script_and_escape_what_others_wrote(town):
+    async def scene(town):
+        evil = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
+        permit = await town.permit(title=evil)
+        report = await town.run(permit, Statistics(features=("age",)))
+        assert report["status"] == "finished"
+        browser = await town.patient_browser("va", town.patients("va")[0])
+        for path in ("/me", "/me/uses", "/me/withdraw"):
+            reply = await browser.ask("GET", ME + path)
+            text = reply.body.decode()
+            assert reply.status == 200
+            assert "<script" not in text
+            assert "<img" not in text
+            policy = reply.headers["content-security-policy"]
+            assert "unsafe" not in policy
+            assert "default-src" in policy
+        assert "&lt;script" in (await browser.ask("GET", ME + "/me/uses")).body.decode()
+
+    town.play(scene)
+
+
+@pytest.mark.promise(2)
+def test_the_desk_writes_down_a_no_and_only_for_a_patient_of_the_house(town):
+    async def scene(town):
+        desk = await town.enrol("va", "Dora Desk", "desk")
+        patient = town.patients("va")[0]
+        status, said = await desk.ask("POST", f"/api/patients/{patient}/withdraw")
+        assert status == 201
+        assert said["seconds"] < 1.0
+        status, unknown = await desk.ask("POST", "/api/patients/patient-nobody/withdraw")
+        assert status in {400, 403, 404}
+        assert unknown["do"]
+        assert len([e for e in town.site_log("va") if e["kind"] == "withdrawal"]) == 1
+
+    town.play(scene, sites=("va",))
