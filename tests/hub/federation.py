@@ -39,11 +39,11 @@ from paroma.kernel.store.database import open_store
 from paroma.kernel.wire.network import HttpRequest, HttpResponse, PeerUnavailable
 from paroma.lab import heart
 from paroma.lab.workers import InProcess
+from paroma.learn.runs.work import COMPUTE
 from paroma.learn.secagg.agreement import MlKem768
 from paroma.site.app import make_app as site_app
 from paroma.site.commands import join_over
 from paroma.site.parts import VERSIONS, Ports as SitePorts, offer, open_site
-from paroma.learn.runs.work import COMPUTE
 from paroma.site.settings import SiteSettings
 from paroma.trust.channel.caller import Caller
 from paroma.trust.federation import invitations, members, pinning
@@ -122,9 +122,9 @@ async def answer(app, request: HttpRequest) -> HttpResponse:
     status, got, body = 500, [], bytearray()
 
     async def receive():
-        if pieces:
-            return pieces.pop()
-        await asyncio.get_running_loop().create_future()
+        if not pieces:
+            await asyncio.get_running_loop().create_future()  # a client that stays
+        return pieces.pop()
 
     async def send(message):
         nonlocal status, got

@@ -32,7 +32,7 @@ ROUTES = {
 
 
 def key_on(page: str) -> str:
-    return page.split('name="form_key" value="')[1].split('"')[0]
+    return page.split('name="form_key" value="')[1].split('"', maxsplit=1)[0]
 
 
 def test_every_route_has_a_row_and_every_row_a_route(town):

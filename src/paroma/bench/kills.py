@@ -36,8 +36,8 @@ KILLS: Final = 300
 WITHDRAW_EVERY: Final = 10  # kills of a site that follow an acknowledged withdrawal at once
 LONGEST_WAIT: Final = 3.0  # seconds until the next kill
 RUN_SECONDS: Final = 60.0
-EPSILON: Final = 50.0  # much, so that the budget does not end the bench
-QUESTIONS: Final = 100
+EPSILON: Final = 8.0
+QUESTIONS: Final = 60
 STEPS: Final = 12
 DEFECT: Final = (
     "import sys; from pathlib import Path; from paroma.trust.audit.journal import Journal; write = Journal.write\n"
@@ -193,7 +193,7 @@ class _Training:
         while not self._over.is_set():
             self._asked += 1
             try:
-                if self._study is None or self._asked % 6 == 0:
+                if self._study is None or self._asked % 4 == 0:
                     self._study = self._agree()
                 run = self._study.logistic(FORMULA, ridge=self._asked / 1000, steps=STEPS)
                 with suppress(ParomaError):

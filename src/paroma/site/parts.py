@@ -36,7 +36,7 @@ from paroma.learn.secagg.agreement import Kem
 from paroma.site import permits, tables
 from paroma.site.follow import Follower
 from paroma.site.gate import Gate
-from paroma.site.round import Parts, Rounds, RunMessage
+from paroma.site.round import After, Parts, Rounds, RunMessage
 from paroma.site.settings import MEMBER, Membership, SiteSettings
 from paroma.site.tables import FLAGS, RECEIPTS
 from paroma.trust.audit import entries, log as logs, tables as audit_tables
@@ -168,21 +168,20 @@ class Site:
         began = self.ports.clock.monotonic()
         now = self.ports.clock.now()
 
-        def write(tx: Connection) -> tuple[Choice, int]:
+        def write(tx: Connection) -> tuple[Choice, int, After]:
             made = consent.withdraw(tx, patient, scope, now, self.ports.randomness, by=by)
             committed = entries.commitment(made.salt, f"{patient}\n{made.number}".encode())
             number = self.journal.write(tx, "withdrawal", commitment=committed, scope=scope.kind, by=by)
             seconds = self.ports.clock.monotonic() - began
             row = {"number": made.number, "entry": number, "seconds": seconds}
             tx.execute(upsert(tx, RECEIPTS).values(row).on_conflict_do_nothing())
-            self.rounds.withdrawn(tx)
-            return made, number
+            return made, number, self.rounds.withdrawn(tx)
 
         try:
-            made, number = await self.store.write(write)
+            made, number, after = await self.store.write(write)
         finally:
             await self.ports.blocking.run(lambda: self.board.refresh([patient]))
-        self.rounds.settled()
+        await self.rounds.settle(after)
         return Withdrawn(choice=made, entry=number, seconds=self.ports.clock.monotonic() - began)
 
     async def give(self, patient: PatientId, scope: Scope, *, by: str) -> Choice:

@@ -125,8 +125,11 @@ class _Committed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True, kw_only=True)
-class _After:
-    """What follows a transaction."""
+class After:
+    """What follows a transaction. anchored: revisions to be kept outside of the database before `mail` may leave."""
+
+    anchored: dict[str, int] = field(default_factory=dict)
+    mail: list[tuple[str, bytes]] = field(default_factory=list)
 
     compute: list[machine.Compute] = field(default_factory=list)
     over: list[RunId] = field(default_factory=list)
@@ -149,15 +152,15 @@ class Rounds:
         _, anchors = await self._p.blocking.run(self._p.anchors.read)
         self._anchored = msgspec.msgpack.decode(anchors, type=dict[str, int]) if anchors else {}
 
-        def again(tx: Connection) -> _After:
-            after = _After()
+        def again(tx: Connection) -> After:
+            after = After()
             for row in _open_runs(tx):
                 event = machine.Restarted(anchored=self._anchored.get(row["run"], 0))
-                # what was to be sent lies in the outbox already; only computing has to begin again
-                self._move(tx, row, event, _now_or_never, after, mail=False, mark="restart")
+                # byte for byte what was kept: a crash may have come before it reached the outbox, and twice does no harm
+                self._move(tx, row, event, _now_or_never, after, mark="restart")
             return after
 
-        self._follow(await self._p.store.write(again))
+        await self.settle(await self._p.store.write(again))
 
     async def stop(self) -> None:
         """Cut what computes; it is done again, or sat out, after the next start."""
@@ -214,7 +217,7 @@ class Rounds:
                     opened=p.clock.now(),
                 )
             )
-            self._send(tx, state, effects, "begin")
+            self._send(tx, state, state, effects, After(), "begin")
 
         await p.store.write(begin)
         p.wake()
@@ -222,31 +225,43 @@ class Rounds:
     async def heard(self, arrival: Arrival, message: RunMessage) -> None:
         """Any later message of a run. Raises Refused, BadInput; what is refused changes nothing."""
 
-        def move(tx: Connection) -> _After:
-            after = _After()
+        def move(tx: Connection) -> After:
+            after = After()
             if not arrival.admit(tx):
                 return after
             row = _row(tx, self._run_of(tx, message))
             if row is None:
                 raise BadInput("a message of a run that this site did not enter", do="invite it first")
             clean = self._judge(tx, row, message)
-            self._move(tx, row, message, clean, after, mail=True, mark=str(arrival.seq))
+            self._move(tx, row, message, clean, after, mark=str(arrival.seq))
             return after
 
-        self._follow(await self._p.store.write(move))
-        self._p.wake()
+        await self.settle(await self._p.store.write(move))
 
-    def withdrawn(self, tx: Connection) -> None:
-        """In the transaction that wrote a withdrawal: tell every run that is not over. Call `settled` after the commit."""
+    def withdrawn(self, tx: Connection) -> After:
+        """In the transaction that wrote a withdrawal: tell every run that is not over. `settle` what it returns after the commit."""
+        after = After()
         for row in _open_runs(tx):
             clean = self._clean(tx, row)
-            self._move(
-                tx, row, machine.Withdrawn(), clean, _After(), mail=True, mark=f"withdrawn/{consent.sequence(tx)}"
-            )
+            self._move(tx, row, machine.Withdrawn(), clean, after, mark=f"withdrawn/{consent.sequence(tx)}")
+        return after
 
-    def settled(self) -> None:
-        """What a withdrawal put into the outbox may go."""
-        self._p.wake()
+    async def settle(self, after: After) -> None:
+        """After a commit: anchor what must never be forgotten, then let leave what rests on it, then begin what is to be computed.
+
+        A crash before the anchor leaves a state that is newer than its anchor, and messages that `Restarted` gives again. A database
+        restored from an older disk is older than its anchor, and is seen to be.
+        """
+        p = self._p
+        if after.anchored or after.over:
+            self._anchored = {run: at for run, at in (self._anchored | after.anchored).items() if run not in after.over}
+            content = msgspec.msgpack.encode(self._anchored)
+            await p.blocking.run(lambda: _swap(p.anchors, content))
+        if after.mail:
+            now = p.clock.now()
+            await p.store.write(lambda tx: [outbox.send(tx, name, body, now=now) for name, body in after.mail])
+        self._follow(after)
+        p.wake()
 
     # -- one step
 
@@ -324,22 +339,21 @@ class Rounds:
         row: RowMapping,
         event: machine.Event,
         clean: Callable[[], bool],
-        after: _After,
+        after: After,
         *,
-        mail: bool,
         mark: str,
     ) -> None:
         before = self._open(bytes(row["state"]))
         state, effects = machine.step(before, event, self._crypto(tx), clean)
-        if state.revision != before.revision:
-            self._anchor(state, before)
+        changed = state.revision != before.revision
+        if changed:
             tx.execute(update(RUNS).where(RUNS.c.run == row["run"]).values(state=self._seal(state), over=state.over))
         for effect in effects:
-            self._do(tx, row, effect, after)
-        if mail:
-            self._send(tx, state, effects, mark)
+            if changed or not isinstance(effect, machine.Send):  # what is only sent again stands in the log already
+                self._do(tx, row, effect, after)
+        self._send(tx, state, before, effects, after, mark)
 
-    def _do(self, tx: Connection, row: RowMapping, effect: machine.Effect, after: _After) -> None:
+    def _do(self, tx: Connection, row: RowMapping, effect: machine.Effect, after: After) -> None:
         journal, run = self._p.journal, RunId(row["run"])
         match effect:
             case machine.Compute():
@@ -368,34 +382,28 @@ class Rounds:
             case _:
                 pass
 
-    def _send(self, tx: Connection, state: SiteState, effects: Iterable[machine.Effect], mark: str) -> None:
+    def _send(
+        self,
+        tx: Connection,
+        state: SiteState,
+        before: SiteState,
+        effects: Iterable[machine.Effect],
+        after: After,
+        mark: str,
+    ) -> None:
+        """Put messages into the outbox; those that commit the site to something only once that is anchored (`settle`)."""
+        if _commits(state, before):
+            after.anchored[state.run] = state.revision
         for place, effect in enumerate(effects):
-            if isinstance(effect, machine.Send):
-                name = f"{state.run}/{state.revision}/{mark}/{place}"
-                outbox.send(tx, name, framing.pack(effect.message), now=self._p.clock.now())
+            if not isinstance(effect, machine.Send):
+                continue
+            name, body = f"{state.run}/{state.revision}/{mark}/{place}", framing.pack(effect.message)
+            if after.anchored:
+                after.mail.append((name, body))
+            else:
+                outbox.send(tx, name, body, now=self._p.clock.now())
 
-    def _anchor(self, state: SiteState, before: SiteState) -> None:
-        """Remember outside of the database how far this run is, before a vote, decline or answer can leave.
-
-        A database that was restored from an older disk is then seen to be older. A crash between this and the commit costs
-        the site its place in the run, and nothing else. Safe to do twice.
-        """
-        now, then = state.attempt, before.attempt
-        moved = state.answer != before.answer or (
-            now is not None
-            and (then is None or now.votes != then.votes or now.declined != then.declined or now.entry != then.entry)
-            and (now.votes or now.declined is not None or (then is not None and now.entry != then.entry))
-        )
-        if state.over:
-            self._anchored.pop(state.run, None)
-        elif moved:
-            self._anchored[state.run] = state.revision
-        else:
-            return
-        epoch, _ = self._p.anchors.read()
-        self._p.anchors.swap(epoch, msgspec.msgpack.encode(self._anchored))
-
-    def _follow(self, after: _After) -> None:
+    def _follow(self, after: After) -> None:
         for run in after.over:
             self._p.board.close(run)
             self._cohorts.pop(run, None)
@@ -427,9 +435,12 @@ class Rounds:
                     tx, "sat-out", run=run, entry=asked.entry, error=kind, why=printable(why, longest=300)
                 )
                 event = machine.CannotContribute(entry=asked.entry)
-                self._move(tx, row, event, _now_or_never, _After(), mail=True, mark="sits-out")
+                self._move(tx, row, event, _now_or_never, After(), mark="sits-out")
 
-            await self._p.store.write(sit_out)
+            try:
+                await self._p.store.write(sit_out)
+            except Unavailable:
+                return  # nothing can be written here: the hub goes on without this site after its patience
             self._p.wake()
 
     async def _let_out(self, asked: machine.Compute) -> None:
@@ -467,8 +478,6 @@ class Rounds:
                 known,
                 run=run,
                 study=permit.study,
-                question=contribution.question,
-                selection=asking.selection,
                 patients=selected,
                 floor=permit.least_patients,
             )
@@ -492,8 +501,8 @@ class Rounds:
             await p.store.write(lambda tx: tx.execute(upsert(tx, MASKED).values(kept).on_conflict_do_nothing()))
             await uploads.send_body(p.caller, masked.upload, p.blocking)
 
-        def keep(tx: Connection) -> _After:
-            after = _After()
+        def keep(tx: Connection) -> After:
+            after = After()
             now = _require(tx, run)
             awaited = self._open(bytes(now["state"])).attempt
             if awaited is None or awaited.entry != E or awaited.upload is not None:
@@ -536,12 +545,11 @@ class Rounds:
                 inline=inline,
                 budget=masked.receipt.head,
             )
-            self._move(tx, now, event, lambda: not tainted, after, mail=True, mark="computed")
+            self._move(tx, now, event, lambda: not tainted, after, mark="computed")
             tx.execute(delete(MASKED).where(MASKED.c.entry == E))
             return after
 
-        self._follow(await p.store.write(keep))
-        p.wake()
+        await self.settle(await p.store.write(keep))
 
     async def _up_to_date(self, held: _Held) -> int:
         """The last change of consent that the cohort's bits show: what changes from now on taints what is read.
@@ -690,6 +698,23 @@ class _Silent(Refused):
 
     def __init__(self) -> None:
         super().__init__("policy refuses to answer", do="look at the site log for the rule and the fact")
+
+
+def _commits(state: SiteState, before: SiteState) -> bool:
+    """Whether the site committed itself to something that an older copy of its database would not know: a vote, a decline, an
+    answer, a later attempt.
+    """
+    now, then = state.attempt, before.attempt
+    if state.answer != before.answer:
+        return True
+    if now is None or then is None:
+        return False
+    return now.votes != then.votes or now.declined != then.declined or now.entry != then.entry
+
+
+def _swap(register: Register, content: bytes) -> None:
+    epoch, _ = register.read()
+    register.swap(epoch, content)
 
 
 def _now_or_never() -> bool:

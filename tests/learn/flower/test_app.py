@@ -1,7 +1,5 @@
 """An app that somebody else wrote runs unchanged, and gives what Flower's own averaging gives."""
 
-
-
 import contextlib
 import sys
 

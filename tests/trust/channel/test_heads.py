@@ -105,7 +105,9 @@ def test_a_shorter_or_rewritten_federation_log_is_marked_and_stays_marked(pair, 
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("heads", [("",), ("{}",), ("[" * 5000,), ('{"note":"x","proof":null,"seen":-1,"cosigned":""}',)])
+@pytest.mark.parametrize(
+    "heads", [("",), ("{}",), ("[" * 5000,), ('{"note":"x","proof":null,"seen":-1,"cosigned":""}',)]
+)
 def test_heads_that_cannot_be_read_are_refused_and_remembered_nowhere(pair, heads):
     async def scene():
         with pytest.raises(ParomaError):

@@ -219,7 +219,9 @@ REFUSALS = [
 @pytest.mark.parametrize(
     ("action", "changed", "policy", "to_change"), [pytest.param(*row, id=f"{row[0]}-{row[2]}") for row in REFUSALS]
 )
-def test_a_refusal_names_its_policy_and_what_would_change_it(policies, ask, action, changed, policy, to_change):  # a table
+def test_a_refusal_names_its_policy_and_what_would_change_it(
+    policies, ask, action, changed, policy, to_change
+):  # a table
     decision = decide(policies, ask(action, **changed))
     assert not decision.allowed
     assert not decision.obligations

@@ -76,17 +76,15 @@ def admit(
     *,
     run: RunId,
     study: StudyId,
-    question: str,
-    selection: str,
     patients: Sequence[PatientId],
     floor: int,
 ) -> None:
-    """Check that committing the answer of `patients` discloses nothing about fewer than `floor` of them.
+    """Check that committing an answer of `patients` discloses nothing about fewer than `floor` of them.
 
-    selection: which rows the query is about, hex, empty for all; patients: they. Raises SitsOut (they are fewer, by
-    less than the floor, than at the run's last commitment), or DifferencingRefused: the same question was committed
-    before, in any run of the study, and fewer than the floor came or went; or another selection was that differs by so
-    few, as the parts [0, 0.5) and [0, 0.501) do. Both stay at the site.
+    patients: whom the query is about. Raises SitsOut (they are fewer, by less than the floor, than at the run's last
+    commitment), or DifferencingRefused: some answer of this study was committed over a set that differs from this one
+    by fewer than the floor, whatever the two questions were: two questions can share a figure (the sum of ages, say),
+    and its two values would differ by those few. The same set may be asked anything. Both stay at the site.
     """
     now = _packed(memory, study, patients)
     last = next((line for line in reversed(memory.lines) if line.run == run), None)
@@ -95,11 +93,7 @@ def admit(
             "fewer patients than the floor have left the cohort since this site's last contribution to the run",
             do="leave the rest of this run to the other sites; a new run may take this site in again",
         )
-    compared = {
-        line.cohort
-        for line in memory.lines
-        if line.study == study and (line.question == question or line.selection != selection)
-    }
+    compared = {line.cohort for line in memory.lines if line.study == study}
     for cohort in compared:
         control.repeat(_change(memory.cohorts[cohort], now), floor, remembered=False)
 
