@@ -106,8 +106,10 @@ def twice(hub: Sequence[Entry], logs: Mapping[str, Sequence[Entry]]) -> int:
     """Questions answered more than once at the hub; contributions and answers that a site made more than once."""
     answered = Counter((e.facts["run"], e.facts["step"]) for e in hub if e.kind == "question-answered")
     found = sum(count - 1 for count in answered.values())
+    # who sat an attempt out answers it too; which question it was is then in the logs of those who contributed
+    made_by = [e for log in logs.values() for e in log if e.kind == "contribution-made"]
+    question = {e.facts["entry"]: (e.facts["run"], e.facts["step"]) for e in made_by}
     for log in logs.values():
-        question = {e.facts["entry"]: (e.facts["run"], e.facts["step"]) for e in log if e.kind == "contribution-made"}
         made = Counter(e.facts["entry"] for e in log if e.kind == "contribution-made")
         given = Counter(question[e.facts["entry"]] for e in log if e.kind == "answer-given")
         found += sum(count - 1 for count in (*made.values(), *given.values()))

@@ -86,7 +86,7 @@ async def join_over(
     """`join` over a network: networks(origin, authority or None before it is known)."""
     invitation = invitations.parse(line)
     settings = SiteSettings(folder=folder, title=title, port=port)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240
     if (folder / MEMBER).exists():  # a command: nothing else waits in this loop
         there = member_of(settings)
         if there.hub != invitation.url:

@@ -414,6 +414,16 @@ class Rounds:
             task = asyncio.get_running_loop().create_task(self._contribute(compute))
             self._computing[compute.opening.run] = task
 
+    async def _durably(self, work: Callable[[Connection], None]) -> None:
+        """Write, and again after a pause while the database cannot: a site that says nothing keeps the others waiting."""
+        while True:
+            try:
+                await self._p.store.write(work)
+            except Unavailable:
+                await self._p.clock.sleep(1.0)
+            else:
+                return
+
     # -- a contribution
 
     async def _contribute(self, asked: machine.Compute) -> None:
@@ -438,7 +448,7 @@ class Rounds:
                 self._move(tx, row, event, _now_or_never, After(), mark="sits-out")
 
             try:
-                await self._p.store.write(sit_out)
+                await self._durably(sit_out)
             except Unavailable:
                 return  # nothing can be written here: the hub goes on without this site after its patience
             self._p.wake()

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from types import MappingProxyType
 from typing import Final
@@ -102,9 +103,14 @@ class Sentence:
 def load(*, house: Iterable[str] = (), own: str = "") -> Policies:
     """The policies in force. house: ids of the ticked sentences. own: a hospital's own Cedar text, forbids only.
 
-    Raises PolicyInvalid: an unknown sentence, a text that does not fit the schema, a permit in `own`.
+    Raises PolicyInvalid: an unknown sentence, a text that does not fit the schema, a permit in `own`. The files come with the
+    release, so the same choice is parsed once.
     """
-    ticked = set(house)
+    return _loaded(frozenset(house), own)
+
+
+@cache
+def _loaded(ticked: frozenset[str], own: str) -> Policies:
     sentences = {rule.id: rule for rule in engine.read_rules(_text("house.cedar"))}
     unknown = sorted(ticked - set(sentences))
     if unknown:
