@@ -315,7 +315,7 @@ def address(made) -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium. It asks nobody for anything by itself."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="for want of playwright")

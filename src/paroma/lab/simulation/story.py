@@ -144,6 +144,9 @@ async def _play(loop: Loop, folder: Path, founded: Founded, defect: Defect) -> S
     try:
         async with asyncio.timeout(CALM + LONGEST):
             await asyncio.gather(asking, *happening)
+            if not all(federation.is_up(name) for name in federation.starts):
+                await calm  # a machine that is down comes back: what its newest life holds is looked at
+                await federation.all_up()
     except TimeoutError:
         late = True
     calm.cancel()
