@@ -95,7 +95,7 @@ def flower(
     """Run a Flower app, unchanged, under the same protection. The permit names its digest."""
     with connect(profile) as here:
         content = app.read_bytes() if app.is_file() else app
-        opened = here.study(study).flower(content, permit=permit, **_config(config or []))
+        opened = here.study(study).flower(content, permit=permit, config=_config(config or []))
         _follow(opened, wait=not no_wait, json=json)
 
 

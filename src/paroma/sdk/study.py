@@ -1,6 +1,6 @@
 """A study: its applications and permits, and what is asked under them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -201,13 +201,19 @@ class Study:
         )
         return self._run("logistic", asked, permit)
 
-    def flower(self, app: Path | str | bytes, *, permit: str | None = None, **run_config: str | float | bool) -> Run:
-        """Run a Flower app: the folder of an app, or a bundle's bytes. The permit names its digest."""
+    def flower(
+        self,
+        app: Path | str | bytes,
+        *,
+        config: Mapping[str, str | float | bool] | None = None,
+        permit: str | None = None,
+    ) -> Run:
+        """Run a Flower app: the folder of an app, or a bundle's bytes. The permit names its digest. config: overrides of its own."""
         code = upload_app(self._talk, app)
         found = self.permit("flower", permit)
         if found.code != code:
             raise NoPermit(f"permit `{found.id}` is for another app than this one", do=f"apply with the code `{code}`")
-        return open_run(self._talk, found.id, {"type": "flower", "code": code, "run_config": run_config})
+        return open_run(self._talk, found.id, {"type": "flower", "code": code, "run_config": dict(config or {})})
 
     def runs(self) -> tuple[Run, ...]:
         """Its runs, newest first."""

@@ -293,7 +293,7 @@ def flower_app(stage: Stage) -> str:
     with as_file(files("paroma.lab.demo") / "flower_app") as app:
         code = upload_app(lena.talk, app)
         study = _agreed(stage, "A Flower app", algorithms=("flower",), questions=20, code=code)
-        run = study.flower(app)
+        run = study.flower(app, config={"num-features": len(INPUTS)})  # the outcome is the last column
         for report in run.reports(seconds=RUN_SECONDS):
             _draw(stage, report, "flower")
     last = run.refresh()
