@@ -22,7 +22,6 @@ from paroma.kernel.store.database import Store
 from paroma.trust.channel.authenticate import (
     NONCE_HEADER,
     Principal,
-    Unauthenticated,
     authenticate,
     prove,
     refused_proof,
@@ -238,6 +237,3 @@ def _inside(to: str) -> bool:
 
 def _headers(request: Request) -> Sequence[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
-
-
-__all__ = ["BROWSER_PATH", "ENROL_PATH", "Enrolled", "SignIn", "Unauthenticated", "closed_for"]
