@@ -42,7 +42,7 @@ def test_averaging_equal_replies_follows_and_another_model_does_not(values, n):
     asked = rule.rounded(SHAPES, np.concatenate(averaged))
     assert rule.follows(asked, expected, n)
     other = np.concatenate(averaged)
-    other[0] = other[0] * 1.001 + 0.001
+    other[0] += 0.001 * max(1.0, abs(other[0]))
     assert not rule.follows(rule.rounded(SHAPES, other), expected, n)
 
 

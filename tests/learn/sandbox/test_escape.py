@@ -91,7 +91,8 @@ def test_a_task_finds_nothing_of_ours_around_it(loop, sandbox):
     assert around["here"] == []
     assert around["threads"] == 1
     assert all(
-        m in {"paroma", "paroma.kernel", "paroma.kernel.errors", "paroma.learn"} or m.startswith("paroma.learn.sandbox")
+        m in {"paroma", "paroma.kernel", "paroma.kernel.errors", "paroma.kernel.release", "paroma.learn"}
+        or m.startswith("paroma.learn.sandbox")
         for m in around["modules"]
     )
 

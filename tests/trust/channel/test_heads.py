@@ -92,7 +92,7 @@ def test_a_shorter_or_rewritten_federation_log_is_marked_and_stays_marked(pair, 
         pair.grow_hub()
         pair.grow_hub()
         await pair.exchange()
-        other = Pair(lambda name: new_store(f"other-{name}"))
+        other = Pair(lambda name: new_store(f"other_{name}"))
         for _ in range(3):
             other.grow_hub()
         heads = await other.hub.ours("one")
