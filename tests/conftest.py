@@ -5,15 +5,17 @@ a schema of its own. Tests marked `data`, `apt` or `soak` are left out where the
 with CI=true anything left out (but the soak, which has its own command) makes the run fail.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from paroma.kernel.blocking import Threads
 from paroma.kernel.disk import Disk, SystemDisk
@@ -36,9 +38,6 @@ def pytest_configure(config):
 def pytest_generate_tests(metafunc):
     if "store_kind" in metafunc.fixturenames:
         kinds = KINDS[metafunc.config.getoption("--store")]
-        if "town" in metafunc.fixturenames and len(kinds) > 1:
-            # BUG: TODO(#3) a whole federation in one process is not steady on PostgreSQL yet: ask for it by --store=postgres
-            kinds = ["sqlite"]
         metafunc.parametrize("store_kind", kinds, indirect=True)
 
 
@@ -99,7 +98,7 @@ def store_kind(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def postgres(request) -> Postgres:
     """The one PostgreSQL of this run, started when first asked for."""
     return _the_postgres(request.config)
@@ -112,35 +111,42 @@ def _the_postgres(config) -> Postgres:
 
 
 @pytest.fixture
-def new_store(store_kind, tmp_path, request) -> Iterator[Callable[..., Store]]:
+def database(store_kind, tmp_path, request) -> Iterator[Callable[[str], str]]:
+    """Addresses of databases that are empty at first; the same name again is the same database."""
+    if store_kind == "sqlite":
+        yield lambda name: f"sqlite:///{tmp_path / name}.db"
+        return
+    server, prefix = _the_postgres(request.config), f"t{os.urandom(6).hex()}"
+    schemas: dict[str, str] = {}
+
+    def url(name: str) -> str:
+        if name not in schemas:
+            schemas[name] = f"{prefix}_{name}"
+            _execute(server.url, f"create schema {schemas[name]}")
+        return f"{server.url}&options=-csearch_path%3D{schemas[name]}"
+
+    yield url
+    for schema in schemas.values():
+        _execute(server.url, f"drop schema {schema} cascade")
+
+
+@pytest.fixture
+def new_store(database) -> Iterator[Callable[..., Store]]:
     """Makes stores, each with its own empty database: `new_store()`, `new_store("site", disk=FailingDisk(...))`.
 
     The same name again opens the same database again: what a restarted program finds.
     """
     opened: list[Store] = []
     threads = Threads(4, "test-store")
-    prefix = f"t{os.urandom(6).hex()}"
-    schemas: set[str] = set()
 
     def make(name: str = "main", *, disk: Disk | None = None) -> Store:
-        if store_kind == "sqlite":
-            url = f"sqlite:///{tmp_path / name}.db"
-        else:
-            schema = f"{prefix}_{name}"
-            server = _the_postgres(request.config)
-            if schema not in schemas:
-                schemas.add(schema)
-                _execute(server.url, f"create schema {schema}")
-            url = f"{server.url}&options=-csearch_path%3D{schema}"
-        opened.append(open_store(url, threads, disk or SystemDisk()))
+        opened.append(open_store(database(name), threads, disk or SystemDisk()))
         return opened[-1]
 
     yield make
-    threads.close()  # first: a read may still be running on a connection
     for store in opened:
         store.close()
-    for schema in schemas:
-        _execute(_the_postgres(request.config).url, f"drop schema {schema} cascade")
+    threads.close()
 
 
 @pytest.fixture
@@ -153,6 +159,63 @@ def store(new_store) -> Store:
 def published() -> Path:
     """The folder of published vectors and real data; only for tests marked `data`."""
     return Path(os.environ["PAROMA_DATA"])
+
+
+# -- a federation in one process, for the tests of the hub, of the site, and of what spans them
+
+
+@pytest.fixture(scope="session")
+def fed():
+    """The module `hub/federation.py`."""
+    name = "paroma_test_federation"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "hub" / "federation.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def founded(fed, tmp_path_factory):
+    """A federation over SQLite, founded once; tests go on from copies."""
+    town = fed.Town(folder=tmp_path_factory.mktemp("founded"))
+    fed.found(town)
+    return town
+
+
+@pytest.fixture(scope="session")
+def founded_on_postgres(fed, tmp_path_factory, request):
+    """The same over PostgreSQL: the federation, and the name of the one database that holds all its schemas."""
+    server, name = _the_postgres(request.config), f"founded_{os.urandom(6).hex()}"
+    _execute(server.url, f"create database {name}")
+    town = fed.Town(folder=tmp_path_factory.mktemp("founded-postgres"), urls=_schemas(server, name))
+    for program in ("hub", *fed.PLACES):
+        _execute(_in_database(server, name), f"create schema {program}")
+    fed.found(town)
+    return town, name
+
+
+@pytest.fixture
+def town(fed, store_kind, request, tmp_path):
+    """Hub, four sites and their people, at rest: `town.play(scene)`."""
+    if store_kind == "sqlite":
+        yield fed.copied(request.getfixturevalue("founded"), tmp_path / "town")
+        return
+    original, template = request.getfixturevalue("founded_on_postgres")
+    server, name = _the_postgres(request.config), f"town_{os.urandom(6).hex()}"
+    _execute(server.url, f"create database {name} template {template}")
+    made = fed.copied(original, tmp_path / "town")
+    made.urls = _schemas(server, name)
+    yield made
+    _execute(server.url, f"drop database {name}")  # fails where a connection was left open
+
+
+def _in_database(server: Postgres, name: str) -> str:
+    return make_url(server.url).set(database=name).render_as_string(hide_password=False)
+
+
+def _schemas(server: Postgres, name: str) -> Callable[[str], str]:
+    return lambda program: f"{_in_database(server, name)}&options=-csearch_path%3D{program}"
 
 
 def _execute(url: str, statement: str) -> None:

@@ -13,6 +13,7 @@ import inspect
 import io
 import os
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -61,9 +62,16 @@ KINDS: Final[Mapping[str, str]] = {
     "federation data-set-offered": "A site holds records of this data set.",
     "federation invitation-made": "The operator made a join line.",
     "federation member-joined": "A site joined, with its key and its log's key.",
-    "federation officer-named": "A site names an officer; the statement is signed by the site's key.",
+    "federation member-left": "An operator ended a membership for good, and why.",
+    "federation member-offline": "Nothing was heard of a site for so many seconds: no run waits for it.",
+    "federation member-online": "A site that was offline is heard again.",
+    "federation member-quarantined": "An operator isolated a site, and why: its requests are cut.",
+    "federation member-released": "An operator let an isolated site in again, and why.",
+    "federation officer-named": "A site names an officer, or ends one; the statement is signed by the site's key.",
+    "federation permit-left": "The officer of one participant ended the permit there; the others go on without it.",
+    "federation person-revoked": "An operator shut somebody off: key, sessions, tokens, runs.",
     "federation permit-issued": "Every participant's officer has signed.",
-    "federation permit-revoked": "The permit ended before its time.",
+    "federation permit-revoked": "The permit ended before its time, and all its runs with it.",
     "federation permit-signed": "One officer signed.",
     "federation person-enrolled": "Somebody enrolled a key at the hub.",
     "federation question-answered": "A sum opened: over which uploads, and its digest.",
@@ -75,12 +83,21 @@ KINDS: Final[Mapping[str, str]] = {
     "site allowed": "Policy allowed a use: which policies decided, and the digest of all that were in force.",
     "site answer-given": "The site handed out what removes the masks of one set.",
     "site application-refused": "Policy or the officer refused an application.",
+    "site carried-out-anyway": "Policy would have refused a patient's no. It was carried out: mend the policy that is named.",
     "site contribution-made": "A contribution left the door: hash of the masked bytes, head of the budget, keyed hash of the rows.",
+    "site cut-at-limit": "A contribution reached a limit and was cut: which, how high, how long its worker had run, and what the run had "
+    "done here so far (questions answered, seconds computed, bytes sent).",
+    "site policies-changed": "An officer ticked a house rule, took one out, or put a pack on trial, in force, or out; the digest of what is in "
+    "force after it.",
+    "federation policies-changed": "An operator put a pack on trial, in force, or out; the digest of what is in force after it.",
     "site given": "A patient said yes (a salted commitment, no name).",
     "site message-rejected": "A message of the hub broke a rule of the run and changed nothing.",
     "site not-counted": "A complete set without this site was shown: its contribution is in no sum of that attempt.",
     "site paused": "An officer paused every use.",
-    "site permit-ended": "A permit was revoked or refused.",
+    "site permit-ended": "A permit was revoked or refused, by the hub's word or by this site's officer.",
+    "site person-revoked": "Somebody of this site was shut off, and why.",
+    "site erasure": "A patient was erased: a tag that names nobody without the erasure key, the number of the new root key, and on how many "
+    "replicas the old one was destroyed.",
     "site permit-signed": "This site's officer signed.",
     "site permit-valid": "This site verified every signature of the permit itself.",
     "site person-enrolled": "Somebody enrolled a key at this site.",
@@ -276,6 +293,8 @@ def _keys_of(tree: ast.Module, name: str) -> set[str]:
 
 def policies() -> str:
     """Every policy, with why and what would change it."""
+    from paroma.trust.policy import house, packs
+
     out = [
         "# Policies\n",
         (
@@ -284,30 +303,101 @@ def policies() -> str:
             "it. Facts in braces are filled in.\n"
         ),
     ]
-    titles = {
-        "base": "What may happen at all",
-        "privacy": "What stands against it for the sake of patients",
-        "security": "What stands against it for the safety of the federation",
-        "house": "A hospital's own sentences (`house` in its settings)",
-    }
-    folder = SOURCE / "trust" / "policy" / "policies"
-    for name, title in titles.items():
-        rows = []
-        for effect, notes in _policies_in((folder / f"{name}.cedar").read_text()):
-            why = notes.get("sentence") or notes["because"]
-            rows.append((f"`{notes['id']}`", effect, why, notes["to_change"]))
-        out += [f"## {title}\n", _table(("id", "", "because", "what would change a no"), rows)]
+    for name in packs.RELEASED:
+        pack = packs.released(name)
+        rows = [
+            (
+                f"`{rule.id}`",
+                "limit" if rule.limit else rule.effect,
+                rule.notes["because"],
+                rule.notes["obliges"] if rule.limit else rule.notes["to_change"],
+            )
+            for rule in pack.rules
+        ]
+        out += [f"## `{name}`: {pack.meta.title}\n", pack.meta.says + "\n"]
+        out += [f"Source: {'; '.join(pack.meta.sources)}.\n"] if pack.meta.sources else []
+        out.append(_table(("id", "", "because", "what would change a no, or the limit"), rows))
+    meta = packs.released("house").meta
+    out += [f"## `house`: {meta.title}\n", meta.says + "\n"]
+    ticks = [
+        (
+            f"`{' '.join((one.name, *(f'{p}=...' for p in one.parameters)))}`",
+            one.says,
+            "; ".join(p.asks for p in one.parameters.values()),
+        )
+        for one in house.sentences().values()
+    ]
+    out.append(_table(("rule", "says", "asks"), ticks))
     return "\n".join(out)
 
 
-def _policies_in(text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    notes: dict[str, str] = {}
-    for line in text.splitlines():
-        if note := re.fullmatch(r'@(\w+)\("(.*)"\)', line):
-            notes[note.group(1)] = note.group(2)
-        elif (start := re.match(r"(permit|forbid)\(", line)) and notes:
-            yield start.group(1), notes
-            notes = {}
+# -- coverage
+
+
+def coverage() -> str:
+    """Which action decides each route, message and job."""
+    from paroma.hub import parts as hub
+    from paroma.hub.app import make_app as make_hub
+    from paroma.site import parts as site
+    from paroma.site.app import make_app as make_site
+    from paroma.trust.policy.facts import TYPES
+
+    rows = tomllib.loads((HERE / "coverage.toml").read_text())
+    found = {
+        "hub.routes": _routes_of(make_hub(Anything())),  # type: ignore[arg-type]  # never called
+        "site.routes": _routes_of(make_site(Anything())),  # type: ignore[arg-type]  # never called
+        "hub.messages": {kind.__name__ for kind in get_args(hub.FromMember)},
+        "site.messages": {kind.__name__ for kind in get_args(site.FromHub)},
+        "hub.jobs": _jobs_of("hub"),
+        "site.jobs": _jobs_of("site"),
+    }
+    used: set[str] = set()
+    out = [
+        "# What decides each route, message and job\n",
+        (
+            "Nothing happens in either program that no [policy](policies.md) looked at, or that is not said here with its reason. The "
+            "table is checked against the programs, and the routes are called in tests: the action that stands here is the one "
+            "that is decided.\n"
+        ),
+    ]
+    titles = {"routes": "Routes", "messages": "Messages that come in", "jobs": "Jobs"}
+    for place, there in found.items():
+        program, what = place.split(".")
+        listed: dict[str, str] = rows[program][what]
+        if odd := sorted(set(listed) ^ there):
+            raise SystemExit(f"coverage.toml, [{place}]: {', '.join(odd)} is there and not here, or here and not there")
+        used |= set(listed.values()) & set(TYPES)
+        at = "the hub" if program == "hub" else "a site"
+        cells = [
+            (f"`{name}`", *((f"`{said}`", "") if said in TYPES else ("", said)))
+            for name, said in sorted(listed.items())
+        ]
+        out += [f"## {titles[what]} at {at}\n", _table(("", "decided by", "or why not"), cells)]
+    if odd := sorted(set(rows["unused"]) ^ (set(TYPES) - used)):
+        raise SystemExit(f"coverage.toml, [unused]: {', '.join(odd)} is used, or is not and has no reason")
+    out += [
+        "## Actions that nothing asks for yet\n",
+        _table(("action", "why"), [(f"`{a}`", w) for a, w in rows["unused"].items()]),
+    ]
+    return "\n".join(out)
+
+
+def _routes_of(app: Any) -> set[str]:
+    """Method and path of every route."""
+    return {f"{m} {r.path}" for r in app._app.routes for m in (r.methods or ()) if m != "HEAD"}  # noqa: SLF001
+
+
+def _jobs_of(program: str) -> set[str]:
+    """What a program starts as a task of its own."""
+    found = set()
+    for file in sorted((SOURCE / program).glob("*.py")):
+        text = file.read_text()
+        for match in re.finditer(r"create_task\((?:self\.)?([a-z_]+)\(|for job in \(([^:]+)\):\n +task = ", text):
+            if match[1]:
+                found.add(match[1])
+            else:
+                found |= set(re.findall(r"self\.([a-z_.]+)\(", match[2]))
+    return found
 
 
 # -- messages
@@ -381,8 +471,10 @@ def commands() -> str:
         out += [f"## paroma {name}\n", _help([name])]
         command = get_command(load())
         if isinstance(command, click.Group):
-            for inner in command.commands:
+            for inner, made in command.commands.items():
                 out += [f"### paroma {name} {inner}\n", _help([name, inner])]
+                for third in made.commands if isinstance(made, click.Group) else ():
+                    out += [f"#### paroma {name} {inner} {third}\n", _help([name, inner, third])]
     return "\n".join(out)
 
 
@@ -446,6 +538,7 @@ MAKERS: Final[Mapping[str, Callable[[], str]]] = {
     "routes": routes,
     "log-entries": entries,
     "policies": policies,
+    "coverage": coverage,
     "messages": messages,
     "commands": commands,
     "errors": errors,

@@ -15,7 +15,7 @@ def test_statistics_through_the_real_door_and_masks_equal_the_pooled_ones():
     found = federation.ask(Statistics(features=("x",)), [Feature(name="x", kind="number", low=0, high=1)])
     assert isinstance(found, Summary)
     pooled = np.concatenate(columns)
-    assert found.patients == len(pooled)
+    assert found.patients == found.counts_to * round(len(pooled) / found.counts_to)
     assert abs(found.features[0].mean - pooled.mean()) < 1e-11
 
 

@@ -1,8 +1,12 @@
+from importlib.resources import files
+
 import msgspec
 import pytest
 
 from paroma.bench import benches, rows
 from paroma.bench.rows import Row
+from paroma.bench.spread import spread
+from paroma.kernel.errors import BadInput
 
 
 def test_a_bound_holds_on_its_edge_and_not_beyond():
@@ -44,3 +48,39 @@ def test_an_unknown_bench_names_those_that_there_are():
     with pytest.raises(benches.BenchUnknown) as caught:
         benches.run("speed", say=lambda _: None)
     assert "withdraw" in caught.value.do
+
+
+@pytest.mark.parametrize(("row", "cells"), [
+    pytest.param(rows.bound("wall", 70.0, "ms", "<=", 60), ("wall", "70 ms", "", "<= 60 ms", "FALLS SHORT"), id="beyond"),
+    pytest.param(rows.missing("beside a peer", "no such package"),
+                 ("beside a peer: no such package", "-", "", "measured", "FALLS SHORT"), id="not measured"),
+    pytest.param(rows.against("round", 50.0, "ms", "peer", 6000.0, times=100),
+                 ("round", "50 ms", "peer 6000 (ratio 120)", "ratio >= 100", "holds"), id="beside a peer"),
+])  # fmt: skip
+def test_every_line_of_the_table_says_result_goal_and_verdict(row, cells):
+    assert rows.cells(row) == cells
+    assert len(rows.cells(row)) == len(rows.HEAD)
+
+
+def test_a_paired_figure_is_judged_by_the_median_of_the_ratios_not_by_the_ratio_of_the_medians():
+    assert rows.paired("cpu", 10.0, "ms", "peer", 50.0, 9.0, ">=", 8).holds
+    assert not rows.paired("cpu", 10.0, "ms", "without", 9.0, 1.4, "<=", 1.3).holds
+
+
+def test_the_interval_of_a_paired_ratio_is_printed_with_the_number_of_pairs():
+    low, high = rows.interval("cpu", spread([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
+    assert (low.value, high.value) == (1.0, 6.0)
+    assert "6 ratios" in low.what
+
+
+@pytest.mark.parametrize(("name", "kills"), [("heart", 5), ("kill", 0), ("kill", -1)])
+def test_a_number_of_kills_is_refused_where_it_means_nothing(name, kills):
+    with pytest.raises(BadInput):
+        benches.run(name, say=lambda _: None, kills=kills)
+
+
+def test_every_bench_plants_a_defect_and_says_whether_it_was_caught():
+    sources = {one.name: one.read_text() for one in files("paroma.bench").iterdir() if one.name.endswith(".py")}
+    found = {name: source for name, source in sources.items() if "\ndef measure(" in source}
+    assert len(found) == len(benches.NAMES)
+    assert [name for name, source in found.items() if "caught(" not in source] == []

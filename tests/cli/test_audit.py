@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -91,3 +93,27 @@ def test_a_copy_that_lacks_a_file_says_which(capsys, copied):
     status, _, err = verify(capsys, copied)
     assert status == 1
     assert "`tile/0/000`" in err
+
+
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"sqlalchemy", "alembic", "starlette", "granian", "cedarpy", "numpy", "pyarrow", "flwr"}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Missing())
+from paroma.cli import start
+sys.exit(start.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize("command", ["audit verify", "run --help", "permit --help", "desk --help", "study --help"])
+def test_who_only_checks_or_asks_needs_no_database_and_no_server(copied, command):
+    """The base installation: whoever checks the log is not made to install the hub's parts."""
+    arguments = [*command.split(), *(["--folder", str(copied)] if command == "audit verify" else [])]
+    done = subprocess.run([sys.executable, "-c", WITHOUT, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("All 300 entries" in done.stdout) == (command == "audit verify")

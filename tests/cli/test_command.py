@@ -16,11 +16,15 @@ from paroma.learn.algorithms.query import Drawn, Marked
 
 def commands():
     for group, (_, load) in start.GROUPS.items():
-        found = get_command(load())
-        if hasattr(found, "commands"):
-            yield from ((group, name, command) for name, command in found.commands.items())
-        else:
-            yield group, "", found
+        yield from inside(group, "", get_command(load()))
+
+
+def inside(group, name, command):
+    if not hasattr(command, "commands"):
+        yield group, name, command
+        return
+    for inner, made in command.commands.items():
+        yield from inside(group, f"{name} {inner}".strip(), made)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 
-REFERENCE = ("settings", "routes", "log-entries", "policies", "messages", "commands", "errors")
+REFERENCE = ("settings", "routes", "log-entries", "policies", "coverage", "messages", "commands", "errors")
 
 
 @pytest.mark.parametrize("page", REFERENCE)
@@ -27,19 +27,18 @@ def test_the_readme_has_at_most_60_lines(root):
     assert len((root / "README.md").read_text().splitlines()) <= 60
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/tutorial/first-study.md", *(f"docs/howto/{n}.md" for n in ("run-a-hub", "join-a-site", "say-no-at-the-desk", "check-the-log"))])  # fmt: skip
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial/first-study.md", *(f"docs/howto/{n}.md" for n in ("run-a-hub", "join-a-site", "house-rules", "say-no-at-the-desk", "check-the-log"))])  # fmt: skip
 def test_every_command_in_the_documents_exists_with_its_options(help_text, root, commands_in, name):
     found = list(commands_in((root / name).read_text()))
     assert found
     for command in found:
         words = shlex.split(command.rstrip("&").strip())
-        names = [word for word in words[:2] if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-")]
-        place = f"## paroma {names[0]}\n" if names else "# Commands\n"
-        inner = f"### paroma {' '.join(names)}\n"
-        assert place in help_text, f"`paroma {command}`: no such command"
-        wanted = inner if len(names) == 2 and inner in help_text else place
+        names = [word for word in words[:3] if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-")]
+        places = [f"\n{'#' * (n + 1)} paroma {' '.join(names[:n])}\n" for n in range(len(names), 0, -1)]
+        wanted = next((place for place in places if place in help_text), "# Commands\n" if not names else "")
+        assert wanted, f"`paroma {command}`: no such command"
         body = help_text.split(wanted, 1)[1].split("```", 2)[1]
-        assert len(names) < 2 or wanted == inner or "COMMAND" not in body, f"`paroma {command}`: no such command"
+        assert places[:1] in ([], [wanted]) or "COMMAND" not in body, f"`paroma {command}`: no such command"
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             assert re.search(rf"(?<![\w-]){option}(?![\w-])", body), f"`paroma {command}`: no option `{option}`"
 

@@ -217,6 +217,7 @@ class Town:
     sites: dict = field(default_factory=dict)
     people: dict[str, tuple[HeldKey, str, str]] = field(default_factory=dict)  # who -> key, person, origin
     patience: float = 3.0
+    offline: float = 5.0  # s of silence
     authority: bytes = b""
     threads: Threads | None = None
     members: tuple[str, ...] = ()
@@ -230,6 +231,7 @@ class Town:
             url=HUB_URL,
             store=self.urls("hub"),
             patience_seconds=self.patience,
+            offline_seconds=self.offline,
         )
         ports = HubPorts(
             clock=self.clock,
@@ -398,6 +400,7 @@ class Town:
                 "algorithms": ("statistics", "logistic"),
                 "benefit": "We learn what raises the risk.",
                 "least_patients": 10,
+                "counts_to": 1,
                 "attempts": 4,
             }
             | changes
@@ -442,7 +445,7 @@ class Town:
         assert status == 201, report
         return report
 
-    async def ended(self, run: str, *, seconds: float = 40.0) -> dict:
+    async def ended(self, run: str, *, seconds: float = 120.0) -> dict:
         """The report of a run that has ended."""
         scientist = self.someone("scientist@hub")
 
@@ -452,7 +455,7 @@ class Town:
 
         return await until(over, seconds=seconds)
 
-    async def run(self, permit: Permit, query, *, seconds: float = 40.0) -> dict:
+    async def run(self, permit: Permit, query, *, seconds: float = 120.0) -> dict:
         report = await self.open_run(permit, query)
         return await self.ended(report["run"], seconds=seconds)
 
@@ -504,8 +507,8 @@ def log_of(store, name: str) -> list[dict]:
     return store.read_now(read)
 
 
-async def until(holds, *, seconds: float = 20.0):
-    """The first true answer of `holds`, asked again and again."""
+async def until(holds, *, seconds: float = 60.0):
+    """The first true answer of `holds`, asked again and again. The limit is for what never comes: a busy machine is slow."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     while True:

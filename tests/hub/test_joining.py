@@ -127,8 +127,7 @@ def test_what_cannot_be_read_on_the_line_is_refused(town, body):
 
 
 def test_a_title_with_quotes_is_a_title_with_quotes(tmp_path):
-    from paroma.site.commands import load_settings
-    from paroma.site.settings import FILE, SiteSettings, to_toml
+    from paroma.site.settings import FILE, SiteSettings, load as load_settings, to_toml
 
     title = 'The "old" hospital \\ ward 3 é'
     (tmp_path / FILE).write_text(to_toml(SiteSettings(folder=tmp_path, title=title)))

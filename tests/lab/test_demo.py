@@ -47,8 +47,8 @@ def test_a_model_that_knows_nothing_is_right_in_half_of_the_pairs(pooled):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("“S” counted you in rounds 1, 2 and 3, committed on 24 November", (1, 2, 3)),
-        ("You were counted in round 1.", (1,)),
+        ("“S” counted you in 4 rounds (1 to 3, 5) on 24 November", (1, 2, 3, 5)),
+        ("You were counted in round 1 on 3 March 2026.", (1,)),
         ("You have not been counted.", ()),
     ],
 )

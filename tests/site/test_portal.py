@@ -18,6 +18,17 @@ ROUTES = {
     ("GET", "/api/requests"): OFFICER,
     ("POST", "/api/requests/{permit}/sign"): OFFICER,
     ("POST", "/api/requests/{permit}/refuse"): OFFICER,
+    ("GET", "/api/policies"): OFFICER,
+    ("GET", "/api/policies/decisions"): OFFICER,
+    ("GET", "/api/policies/decisions/{decision}"): OFFICER,
+    ("POST", "/api/policies/explain"): OFFICER,
+    ("POST", "/api/policies/replay"): OFFICER,
+    ("GET", "/api/policies/differences"): OFFICER,
+    ("POST", "/api/policies/packs"): OFFICER,
+    ("POST", "/api/policies/packs/{pack}/activate"): OFFICER,
+    ("POST", "/api/policies/packs/{pack}/retire"): OFFICER,
+    ("GET", "/api/policies/house"): OFFICER,
+    ("POST", "/api/policies/house"): OFFICER,
     ("POST", "/api/pause"): OFFICER,
     ("POST", "/api/resume"): OFFICER,
     ("POST", "/api/patients/{patient}/link"): DESK,
@@ -189,3 +200,97 @@ def test_the_desk_writes_down_a_no_and_only_for_a_patient_of_the_house(town):
         assert len([e for e in town.site_log("va") if e["kind"] == "withdrawal"]) == 1
 
     town.play(scene, sites=("va",))
+
+
+CLOSED = (
+    '@id("closed") @because("closed for good") @to_change("let the officer open it") @change("proven = true") '
+    "forbid(principal is Patient, action, resource);"
+)
+
+
+@pytest.mark.promise(2)
+@pytest.mark.promise(3)
+def test_a_policy_can_close_a_patients_pages_and_never_stops_a_no(town):
+    """Reading and saying yes are decided and refusals stand in the log; a no is carried out whatever policies say."""
+    from paroma.trust.policy import decide, packs
+
+    async def scene(town):
+        patient = town.patients("va")[0]
+        browser, site = await town.patient_browser("va", patient), town.sites["va"]
+        schema = decide.schema_text()
+        base = packs.released("base").text
+        site.gate.desk.policies = decide.assemble(decide.engine.read_rules(base + CLOSED), schema)
+        size = len(town.site_log("va"))
+        for path in ("/me", "/me/uses", "/me/receipts/AAAA-AAAA"):
+            assert (await browser.ask("GET", ME + path)).status == 403
+        form = await browser.ask("GET", ME + "/me/withdraw")
+        key = key_on(form.body.decode())
+        assert (await browser.ask("POST", ME + "/me/give", f"form_key={key}".encode())).status == 403
+        done = await browser.ask("POST", ME + "/me/withdraw", f"form_key={key}&what=all".encode())
+        assert done.status == 303, done.body
+        log = town.site_log("va")[size:]
+        said = [(e["kind"], e.get("action"), e.get("policy")) for e in log]
+        assert said == [
+            *[("refused", "ReadOwnUses", "closed")] * 3,
+            ("refused", "Give", "closed"),
+            ("withdrawal", None, None),
+            ("carried-out-anyway", "Withdraw", "closed"),
+        ]
+        assert {e["principal"] for e in log if "principal" in e} == {"patient"}
+        assert patient not in str(log)
+
+    town.play(scene, sites=("va",))
+
+
+@pytest.mark.parametrize(
+    ("phone", "hours", "there", "not_there"),
+    [
+        ("", "", ["Questions? Ask at our desk."], ["Call us", "<span></span>", "tel:"]),
+        (" ", " ", ["Questions? Ask at our desk."], ["Call us", "<span></span>", "tel:", "<span> </span>"]),
+        ("+1 216 555 0100", "", ["Call us: +1 216 555 0100"], ["<span></span>"]),
+    ],
+)
+def test_a_help_line_that_is_not_set_leaves_no_empty_line(town, phone, hours, there, not_there):
+    import dataclasses
+
+    async def scene(town):
+        site = town.sites["va"]
+        site.settings = dataclasses.replace(site.settings, phone=phone, hours=hours)
+        browser = await town.patient_browser("va", town.patients("va")[0])
+        text = (await browser.ask("GET", ME + "/me")).body.decode()
+        assert all(one in text for one in there)
+        assert not any(one in text for one in not_there)
+
+    town.play(scene, sites=("va",))
+
+
+def test_a_patient_reads_the_hospitals_time_and_one_line_for_a_run(town):
+    import dataclasses
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    from paroma.learn.algorithms.query import Logistic, Outcome
+
+    async def scene(town):
+        site = town.sites["va"]
+        tokyo = site.settings = dataclasses.replace(site.settings, timezone="Asia/Tokyo")
+        permit = await town.permit()
+        fit = Logistic(outcome=Outcome(feature="num"), features=("age", "chol"), ridge=1.0)
+        report = await town.run(permit, fit)
+        assert report["status"] == "finished"
+        browser = await town.patient_browser("va", town.patients("va")[0])
+        said = (await browser.ask("GET", ME + "/me/uses")).body.decode()
+        now = datetime.fromtimestamp(town.clock.now(), ZoneInfo("Asia/Tokyo"))
+        rounds = len(report["progress"])
+        assert f"You were counted in {rounds} rounds (1 to {rounds}) on {now.day} {now:%B %Y}." in said
+        assert "UTC" not in said
+        key = key_on((await browser.ask("GET", ME + "/me/withdraw")).body.decode())
+        done = await browser.ask("POST", ME + "/me/withdraw", f"form_key={key}&what=all".encode())
+        receipt = (await browser.ask("GET", ME + done.headers["location"])).body.decode()
+        assert "Times are those of Tokyo." in receipt
+        assert f"counted you in {rounds} rounds (1 to {rounds}) on {now.day} {now:%B %Y}, finished at" in receipt
+        assert "Those sums stay." in receipt
+        assert "UTC" not in receipt
+        assert tokyo.zone == ZoneInfo("Asia/Tokyo")
+
+    town.play(scene)

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace as changed
 
-from paroma.hub.api.pages import about, view_of
+from paroma.hub.api.pages import view_of
+from paroma.learn.disclosure import control
 from paroma.lab.four.page import render_page
 from paroma.trust.policy import purposes
 from paroma.web.console import run as console
@@ -27,7 +28,7 @@ BANNED = (
     "upload", "vote", "withdraw", "!",
 )  # fmt: skip
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7919 * 7907 }}"
-EXACT = re.compile(r"\b(743|637|740\.|103)\b")
+EXACT = re.compile(r"\b(741|637|740\.|103)\b")
 
 
 class Text(HTMLParser):
@@ -277,30 +278,30 @@ def test_a_scientists_page_holds_no_exact_count(made, console_page):
 @pytest.mark.parametrize("page", ["run-finished", "run-statistics", "run-judged"])
 def test_one_person_more_or_less_changes_nothing_on_a_scientists_page(reports, page):
     def shown(people):
-        result = changed(reports[page].result, patients=people)
+        result = changed(reports[page].result, patients=control.told(people, 5))
         if page == "run-statistics":
-            result = changed(
-                result, features=tuple(changed(f, count=f.count and f.count - 743 + people) for f in result.features)
-            )
+            counts = [f.count and control.told(f.count - 740 + people, 5) for f in result.features]
+            described = zip(result.features, counts, strict=True)
+            result = changed(result, features=tuple(changed(f, count=count) for f, count in described))
         view = view_of(changed(reports[page], result=result))
         return console.run_page(view, federation="F", person="P", release="0")
 
-    assert shown(743) == shown(742) == shown(744)
+    assert shown(740) == shown(739) == shown(741)
 
 
-@pytest.mark.parametrize(
-    ("count", "says"),
-    [
-        (9.6, "about 10"),
-        (53, "about 50"),
-        (104, "about 100"),
-        (637, "about 640"),
-        (743, "about 740"),
-        (9449, "about 9400"),
-    ],
-)
-def test_a_count_is_said_to_two_figures_at_most(count, says):
-    assert about(count) == says
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("page", ["run-finished", "run-statistics", "run-judged"])
+def test_a_page_says_the_number_that_every_other_answer_says(reports, page):
+    from paroma.sdk import results
+
+    report = reports[page]
+    view = view_of(report)
+    assert "about 740 people" in view.headline
+    assert "Patients: about 740" in results.of(report.result, report.query).summary()
+    assert report.result.patients == 740
+    exact = changed(report, result=changed(report.result, counts_to=1, patients=741))
+    assert "over 741 people" in view_of(exact).headline
+    assert "Patients: 741" in results.of(exact.result, report.query).summary()
 
 
 def test_a_scientists_page_does_not_say_who_sat_out(made):

@@ -7,7 +7,7 @@ from paroma.bench.rows import Row
 from paroma.kernel.errors import BadInput
 from paroma.kernel.ids import printable
 
-NAMES: Final = ("round", "secagg", "heart", "withdraw", "kill", "start")
+NAMES: Final = ("round", "secagg", "heart", "withdraw", "kill", "start", "pdp")
 Say = Callable[[str], None]
 
 
@@ -15,8 +15,10 @@ class BenchUnknown(BadInput):
     """There is no bench of this name."""
 
 
-def run(name: str, *, say: Say) -> tuple[Row, ...]:
-    """Measure one figure. say: gets a sentence at each step. Raises BenchUnknown, ParomaError."""
+def run(name: str, *, say: Say, kills: int | None = None) -> tuple[Row, ...]:
+    """Measure one figure. say: gets a sentence at each step. kills: a shorter `kill`. Raises BadInput, ParomaError."""
+    if kills is not None and name != "kill":
+        raise BadInput("only the bench `kill` counts kills", do="leave `--kills` out, or run `paroma bench kill`")
     match name:
         case "round":
             from paroma.bench.rounds import measure
@@ -27,9 +29,13 @@ def run(name: str, *, say: Say) -> tuple[Row, ...]:
         case "withdraw":
             from paroma.bench.withdrawals import measure
         case "kill":
-            from paroma.bench.kills import measure
+            from paroma.bench import kills as killing
+
+            return killing.measure(say, kills)
         case "start":
             from paroma.bench.starts import measure
+        case "pdp":
+            from paroma.bench.pdp import measure
         case _:
             raise BenchUnknown(f"there is no bench `{printable(name)}`", do=f"name one of {', '.join(NAMES)}")
     return measure(say)

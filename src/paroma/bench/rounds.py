@@ -1,4 +1,5 @@
-"""`paroma bench round`: one round of four sites with every protection on, beside Flower on the same machine.
+"""`paroma bench round`: one round of four sites with every protection on, beside Flower and NVFlare
+on the same machine.
 
 A logistic regression's questions, about a hundred numbers each. A round lasts from the attempt's opening entry to the
 entry of its answer, by the hub's clock. It counts only if the sites' own logs show that each of them decided, read,
@@ -18,11 +19,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from paroma.bench import rows
 from paroma.bench.benches import Say
-from paroma.bench.four import INPUTS, OUTCOME, Four, four
+from paroma.bench.four import INPUTS, OUTCOME, Four, cpu_of, four
 from paroma.bench.peers.environment import PeerUnavailable, environment
 from paroma.bench.rows import Row
 from paroma.sdk.study import Study
@@ -32,7 +31,10 @@ LEAST_ROUNDS: Final = 20
 TRACED_RUNS: Final = 1
 NUMBERS: Final = 100
 FLWR: Final = ("flwr==1.42.0", "psutil>=7")
-FLWR_ROUNDS: Final = 3
+FLWR_ROUNDS: Final = 5
+NVFLARE: Final = ("nvflare==2.9.0", "psutil>=7")
+NVFLARE_ROUNDS: Final = 10
+PEER_SECONDS: Final = 400.0
 RUN_SECONDS: Final = 120.0
 MARKS: Final = ("contribution-made", "vote-signed", "answer-given")
 DECISIONS: Final = ("TakePart", "Vote", "Answer")
@@ -89,13 +91,13 @@ def protected(log: Sequence[Entry]) -> int:
 def _rounds(running: Four, study: Study) -> Measured:
     start = len(running.federation_log())
     names = dict(zip(("hub", *running.sites), running.programs.pids(), strict=True))
-    before = {name: _cpu(pid) for name, pid in names.items()}
+    before = {name: cpu_of(pid) for name, pid in names.items()}
     answered, numbers, asked = 0, 0, 1
     while answered < LEAST_ROUNDS:
         asked += 1
         done, numbers = _run(study, asked)
         answered += done
-    cpu = {name: (_cpu(pid) - before[name]) / answered for name, pid in names.items()}
+    cpu = {name: (cpu_of(pid) - before[name]) / answered for name, pid in names.items()}
     opened: dict[tuple[object, object], float] = {}
     seconds = []
     for entry in running.federation_log()[start:]:
@@ -120,15 +122,6 @@ def _share(logs: Mapping[str, Sequence[Entry]], found: Measured) -> float:
 
 def _without(logs: Mapping[str, Sequence[Entry]], kind: str) -> dict[str, list[Entry]]:
     return {key: [entry for entry in log if entry.kind != kind] for key, log in logs.items()}
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of a program, its zygote, and the workers that are gone."""
-    process, total = psutil.Process(pid), 0.0
-    for one in (process, *process.children(recursive=True)):
-        times = one.cpu_times()
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
 
 
 def _fsyncs(running: Four, study: Study) -> list[Row]:
@@ -169,16 +162,31 @@ def _lines(file: Path) -> int:
 
 
 def _peers(say: Say, median: float) -> list[Row]:
+    """Flower and NVFlare, each in an environment of its own, one after the other on the same machine."""
     found = []
     try:
         with environment(say, *FLWR) as peer, as_file(files("paroma.bench.peers") / "flwr_rounds.py") as script:
             say(f"{FLWR_ROUNDS} rounds of flwr")
-            said = peer.run(script, ("4", str(NUMBERS), str(FLWR_ROUNDS)), seconds=400)
-        theirs = 1000 * float(said["median_seconds"])
-        found.append(
-            rows.against("one round, beside flwr 1.42", 1000 * median, "ms", "flwr, median", theirs, times=100)
-        )
+            said = peer.run(script, ("4", str(NUMBERS), str(FLWR_ROUNDS)), seconds=PEER_SECONDS)
+        found.append(_beside(f"one round, beside {FLWR[0]}", median, "flwr, median", said, times=100))
     except PeerUnavailable as problem:
         found.append(rows.missing("one round, beside flwr", problem.message))
-    why = "no script of ours drives it yet"
-    return [*found, rows.missing("one round, beside NVFlare, >= 40x its default", why)]
+    try:
+        with environment(say, *NVFLARE) as peer, as_file(files("paroma.bench.peers") / "nvflare_rounds.py") as script:
+            for mode in ("default", "tuned"):
+                say(f"{NVFLARE_ROUNDS} rounds of NVFlare, {mode}")
+                asked = ("4", str(NUMBERS), str(NVFLARE_ROUNDS), mode)
+                said = peer.run(script, asked, seconds=PEER_SECONDS)
+                what = f"one round, beside {NVFLARE[0]}, {mode}"
+                found.append(
+                    _beside(what, median, f"NVFlare {mode}, median", said, times=40 if mode == "default" else 1)
+                )
+    except PeerUnavailable as problem:
+        found.append(rows.missing("one round, beside NVFlare", problem.message))
+    return found
+
+
+def _beside(what: str, median: float, peer: str, said: Mapping[str, float | str], *, times: float) -> Row:
+    """median: ours, s. said: what the peer's script printed, with its own median in seconds."""
+    theirs = 1000 * float(said["median_seconds"])
+    return rows.against(what, 1000 * median, "ms", peer, theirs, times=times)

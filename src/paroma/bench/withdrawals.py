@@ -6,7 +6,6 @@ Then the same with a site whose vote trusts what was read (a cached bit): the lo
 """
 
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from paroma.bench import rows
+from paroma.bench import defects, rows
 from paroma.bench.benches import Say
 from paroma.bench.four import FORMULA, Four, four
 from paroma.bench.rows import Row
@@ -34,11 +33,6 @@ STEPS: Final = 12
 EPSILON: Final = 8.0
 QUESTIONS: Final = 60
 RUN_SECONDS: Final = 120.0
-DEFECT: Final = (
-    "import sys; from pathlib import Path; from paroma.data.consent import state; "
-    "state.tainted = lambda *_, **__: (); from paroma.site import commands; commands.run(Path(sys.argv[1]))"
-)
-"""A site that asks nobody whether a patient in its contribution has withdrawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +66,7 @@ def measure(say: Say) -> tuple[Row, ...]:
         say("the same at a site that trusts what was read")
         site = running.running.sites["budapest"]
         site.stop()
-        site.command = [sys.executable, "-c", DEFECT, running.running.site_folder("budapest")]
+        site.command = defects.command("cached-bit", running.running.site_folder("budapest"))
         running.running.start_sites("budapest")
         running.await_online()
         planted = look(running, "budapest", _withdraw_during(running, ("budapest",), PLANTED, "Withdrawals again"))

@@ -34,10 +34,16 @@ def show_(name: PermitName, profile: ProfileName = None, *, json: Json = False) 
 
 
 @APP.command()
-def revoke(name: PermitName, profile: ProfileName = None, *, json: Json = False) -> None:
-    """End a permit before its time. Its runs stop."""
+def revoke(
+    name: PermitName,
+    reason: Annotated[str, typer.Option(help="Why, in a sentence: it stands in the federation log.")] = "",
+    profile: ProfileName = None,
+    *,
+    json: Json = False,
+) -> None:
+    """End a permit before its time. All its runs stop at once."""
     with connect(profile) as here:
-        found = here.revoke(name)
+        found = here.revoke(name, reason)
     _show(found, json=json)
 
 
@@ -58,13 +64,17 @@ def _show(one: Standing, *, json: bool) -> None:
         ("algorithms", ", ".join(permit.algorithms)),
         ("code", permit.code or ""),
         ("least", f"{permit.least_patients} patients, {permit.least_owners} owners"),
+        ("counts", "exact" if permit.counts_to == 1 else f"to the nearest {permit.counts_to}"),
         ("tolerates", f"{permit.colluders} colluders, {permit.dropouts} dropouts"),
         ("privacy", protection),
         ("questions", f"{permit.questions}, {permit.attempts} attempts at each"),
         ("holds", f"{iso(permit.starts)} to {iso(permit.ends)}"),
         ("signed", ", ".join(one.signed)),
         ("waits for", ", ".join(one.waiting) if one.state == "submitted" else ""),
-        *(("refused by", f"{no.title}: {no.because}; {no.to_change}") for no in one.refusals),
+        *(
+            ("refused by" if no.site is None else "ended by", f"{no.title}: {no.because}; {no.to_change}")
+            for no in one.refusals
+        ),
         ("digest", digest(permit)),
     ]
     show.done({"standing": one, "digest": digest(permit)}, show.facts(lines), json=json)

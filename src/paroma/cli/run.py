@@ -185,6 +185,7 @@ def _follow(run: Run, *, wait: bool, json: bool) -> None:
         _show(run, json=json)
         return
     outcome = run.wait(say=show.Watching())
+    run.cosigned()  # the last entry is a moment old
     value = {"run": run.id, "status": run.status, "result": outcome.to_dict(), "report": run.report}
     show.done(value, f"{outcome.summary()}\n\n{_where(run)}", json=json)
 
@@ -223,5 +224,9 @@ def _where(run: Run) -> str:
     page = f"page: paroma run open {run.id}"
     if proof is None:
         return page
-    seen = "not yet by a quorum" if proof.cosigned is None else f"by {proof.cosigned} hospitals"
-    return f"log: entries {proof.first} to {proof.last}, cosigned {seen}\n{page}"
+    seen = (
+        f"not cosigned by enough hospitals yet; look again: paroma run show {run.id}"
+        if proof.cosigned is None
+        else f"cosigned by {proof.cosigned} hospitals"
+    )
+    return f"log: entries {proof.first} to {proof.last}, {seen}\n{page}"

@@ -40,6 +40,16 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs if value)
 
 
+def ago(seconds: float) -> str:
+    """How long ago, in one unit."""
+    if seconds < 1:
+        return "now"
+    for most, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < most:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds / 86_400:.0f} days ago"
+
+
 def problem(sentence: str, do: str, *, json: bool, status: int) -> int:
     """Say what is wrong and what to do; `status` is handed back for the exit."""
     if json:

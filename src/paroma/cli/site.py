@@ -1,18 +1,25 @@
 """`paroma site`: at a hospital's own machine, on its folder; and what its officer decides there."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paroma.cli import show
+from paroma.cli import rules, show
 from paroma.cli.show import Json, ProfileName
-from paroma.sdk.connection import talk_as
-from paroma.sdk.officer import Officer, Requested
+from paroma.kernel.clock import iso
+from paroma.kernel.errors import BadInput
+
+if TYPE_CHECKING:
+    from paroma.sdk.officer import Officer, Requested
 
 APP = show.app("A hospital's site: join, keep records, decide as its officer.")
+APP.add_typer(rules.APP, name="rules")
+PERSON = show.app("Who is enrolled at the site; shut somebody off.")
+APP.add_typer(PERSON, name="person")
 Folder = Annotated[Path, typer.Option("--folder", help="The site's folder.")]
 PermitName = Annotated[str, typer.Argument(help="The permit's id.")]
+Reason = Annotated[str, typer.Option(help="Why, in a sentence: it stands in the log.")]
 HERE = Path("site")
 
 
@@ -38,13 +45,13 @@ def join(
 @APP.command()
 def run(folder: Folder = HERE, *, json: Json = False) -> None:
     """Talk with the hub and serve the pages until Ctrl-C."""
-    from paroma.site import commands
+    from paroma.site import program
     from paroma.site.settings import SiteSettings
 
     def ready(settings: SiteSettings) -> None:
         show.done({"pages": settings.origin}, f"the pages are at {settings.origin}", json=json)
 
-    commands.run(folder, ready)
+    program.run(folder, ready)
 
 
 @APP.command()
@@ -81,13 +88,52 @@ def patient_link(
 
 @APP.command("officer-link")
 def officer_link(
-    name: Annotated[str, typer.Argument(help="The officer's name.")], folder: Folder = HERE, *, json: Json = False
+    name: Annotated[str, typer.Argument(help="The person's name.")],
+    role: Annotated[str, typer.Option(help="officer, desk or auditor.")] = "officer",
+    folder: Folder = HERE,
+    *,
+    json: Json = False,
 ) -> None:
-    """Print one line that lets one officer log in. Pass it on like a password."""
+    """Print one line that lets one officer, or the desk, log in. Pass it on like a password."""
     from paroma.site import commands
 
-    line = commands.officer_link(folder, name)
-    show.done({"line": line, "name": name}, line, json=json)
+    line = commands.officer_link(folder, name, role)
+    show.done({"line": line, "name": name, "role": role}, line, json=json)
+
+
+@PERSON.command("list")
+def person_list(folder: Folder = HERE, *, json: Json = False) -> None:
+    """Everybody who is or was enrolled at the site."""
+    from paroma.site import commands
+
+    found = commands.person_list(folder)
+    rows = [
+        (one.name, one.role, f"revoked {iso(one.revoked)}" if one.revoked else "", one.person, one.key.thumbprint)
+        for one in found
+    ]
+    value = [
+        {"person": p.person, "name": p.name, "role": p.role, "revoked": p.revoked, "key": p.key.thumbprint}
+        for p in found
+    ]
+    text = show.table(("name", "role", "", "person", "key"), rows, none="nobody is enrolled yet")
+    show.done({"people": value}, text, json=json)
+
+
+@PERSON.command("revoke")
+def person_revoke(
+    person: Annotated[str, typer.Argument(help="The person's id, as `paroma site person list` shows it.")],
+    *,
+    reason: Reason,
+    folder: Folder = HERE,
+    json: Json = False,
+) -> None:
+    """Shut somebody off at once. What an officer signed with this key holds no more, in the whole federation."""
+    from paroma.site import commands
+
+    ended, again = commands.revoke_person(folder, person, reason)
+    when = f"had been revoked at {iso(ended.revoked or 0.0)}" if again else "is revoked from now on"
+    value = {"person": ended.person, "name": ended.name, "at": ended.revoked, "again": again}
+    show.done(value, f"{ended.name} ({ended.person}) {when}", json=json)
 
 
 @APP.command()
@@ -162,6 +208,41 @@ def refuse(
 
 
 @APP.command()
+def revoke(name: PermitName, *, reason: Reason, profile: ProfileName = None, json: Json = False) -> None:
+    """End a valid permit at this hospital: nothing more under it, whatever runs. The applicant reads the reason."""
+    officer = _officer(profile)
+    done = officer.revoke(name, reason)
+    _close(officer)
+    when = f"had been ended here at {iso(done.at)}" if done.again else "is ended here, from now on"
+    show.done(done, f"permit {done.name} ({done.id}) {when}", json=json)
+
+
+@APP.command()
+def erase(
+    patient: Annotated[str, typer.Argument(help="The patient's id.")],
+    *,
+    reason: Reason,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask once more.")] = False,
+    profile: ProfileName = None,
+    json: Json = False,
+) -> None:
+    """Destroy a patient's records, for good and in every backup. The running site does it; the log keeps a certificate."""
+    if not yes:
+        said = typer.prompt(f"The records of {patient} cannot be brought back. Type the patient's id again", err=True)
+        if said.strip() != patient:
+            raise BadInput("that is another id: nothing was erased", do="repeat the command, or give --yes")
+    officer = _officer(profile)
+    done = officer.erase(patient, reason)
+    _close(officer)
+    text = (
+        f"{'had been erased before' if done.again else 'erased'}, {iso(done.at)}\n"
+        f"certificate: tag {done.tag}, entry {done.entry} of the site log; "
+        f"root key {done.epoch} replaced the destroyed one on {done.replicas} replicas"
+    )
+    show.done(done, text, json=json)
+
+
+@APP.command()
 def pause(profile: ProfileName = None, *, json: Json = False) -> None:
     """Take part in nothing until `resume`; withdrawals are recorded all the same."""
     officer = _officer(profile)
@@ -179,15 +260,18 @@ def resume(profile: ProfileName = None, *, json: Json = False) -> None:
     show.done({"paused": False}, "this hospital takes part again", json=json)
 
 
-def _officer(profile: str | None) -> Officer:
+def _officer(profile: str | None) -> "Officer":
+    from paroma.sdk.connection import talk_as  # not at the top: a site that starts needs nothing of it
+    from paroma.sdk.officer import Officer
+
     return Officer(talk_as(profile))
 
 
-def _close(officer: Officer) -> None:
+def _close(officer: "Officer") -> None:
     officer.talk.close()
 
 
-def _said(what: str, asked: Requested, *, json: bool) -> None:
+def _said(what: str, asked: "Requested", *, json: bool) -> None:
     permit = asked.permit
     text = f"{what}: {permit.title}, for {permit.purpose}, asked by {asked.asked_by}"
     show.done({"permit": permit.id, "state": what}, text, json=json)

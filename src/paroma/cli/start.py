@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 USAGE: Final = 2
 FAILED: Final = 1
 EXTRAS: Final = {
-    **dict.fromkeys(("hub", "audit"), "hub"),
-    "site": "site",
+    "hub": "hub",
+    **dict.fromkeys(("site", "policy"), "site"),
     **dict.fromkeys(("bench", "demo"), "lab"),
 }
 
@@ -123,6 +123,12 @@ def _site() -> "typer.Typer":
     return site.APP
 
 
+def _desk() -> "typer.Typer":
+    from paroma.cli import desk
+
+    return desk.APP
+
+
 def _login() -> "typer.Typer":
     from paroma.cli import person
 
@@ -153,6 +159,12 @@ def _run() -> "typer.Typer":
     return runs.APP
 
 
+def _policy() -> "typer.Typer":
+    from paroma.cli import policy
+
+    return policy.APP
+
+
 def _audit() -> "typer.Typer":
     from paroma.cli import audit
 
@@ -174,11 +186,13 @@ def _demo() -> "typer.Typer":
 GROUPS: Final[dict[str, tuple[str, "Callable[[], typer.Typer]"]]] = {
     "hub": ("make and run the meeting point, invite sites and people", _hub),
     "site": ("join a federation, keep records, decide as the hospital's officer", _site),
+    "desk": ("let a patient in, or write down their no", _desk),
     "login": ("become somebody here, with the line that you were given", _login),
     "whoami": ("say who you are here, and where", _whoami),
     "study": ("find data sets, apply, see your studies", _study),
     "permit": ("list, show and revoke permits", _permit),
     "run": ("compute under a permit, watch it, read what came out", _run),
+    "policy": ("test policies, explain a decision, see what a change would do", _policy),
     "audit": ("check a log from its first byte, or take a copy along", _audit),
     "bench": ("measure one of the figures that we claim", _bench),
     "demo": ("a hub and four hospitals on this machine", _demo),

@@ -8,6 +8,7 @@ from paroma.cli import show
 from paroma.cli.show import Json, ProfileName
 from paroma.sdk.connection import connect
 from paroma.sdk.study import Study, privacy
+from paroma.trust.permit.permit import OrganisationKind
 
 APP = show.app("Find data sets, apply, see your studies.")
 
@@ -55,10 +56,16 @@ def apply(
     questions: Annotated[int, typer.Option(help="Most questions in all.")] = 40,
     least_patients: Annotated[int, typer.Option(help="Least patients behind a figure.")] = 10,
     least_owners: Annotated[int, typer.Option(help="Least different owners in a sum.")] = 3,
+    counts_to: Annotated[int, typer.Option(help="Counts are told to the nearest multiple of this; 1: exactly.")] = 5,
     colluders: Annotated[int, typer.Option(help="Sites that may lie together.")] = 0,
     dropouts: Annotated[int, typer.Option(help="Sites that may be lost in a round.")] = 1,
     days: Annotated[float, typer.Option(help="How long the permit holds.")] = 365.0,
     code: Annotated[str | None, typer.Option(help="Digest of the Flower app.")] = None,
+    organisation: Annotated[str, typer.Option(help="Your organisation; some hospitals ask for it.")] = "unknown",
+    organisation_kind: Annotated[
+        OrganisationKind, typer.Option(help="university, hospital, public-body, charity or company.")
+    ] = "unknown",
+    country: Annotated[str, typer.Option(help="Its country, as two letters.")] = "unknown",
     wait: Annotated[float, typer.Option(help="Seconds to wait for the officers.")] = 0.0,
     profile: ProfileName = None,
     json: Json = False,
@@ -83,9 +90,13 @@ def apply(
             days=days,
             least_patients=least_patients,
             least_owners=least_owners,
+            counts_to=counts_to,
             colluders=colluders,
             dropouts=dropouts,
             questions=questions,
+            organisation=organisation,
+            organisation_kind=organisation_kind,
+            country=country,
         )
         newest = made.standings[0]
         show.say(f"asked {len(newest.permit.participants)} hospitals: permit {newest.permit.id}")

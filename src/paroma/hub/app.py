@@ -1,14 +1,10 @@
-"""The hub as an ASGI program: its routes, its errors, its start and stop."""
-
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+"""The hub as an ASGI program: its routes, and who gets in."""
 
 from sqlalchemy import Connection
-from starlette.applications import Starlette
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from paroma.hub.api import policies
 from paroma.hub.api.line import LineRoutes
 from paroma.hub.api.pages import PageRoutes
 from paroma.hub.api.people import PeopleRoutes
@@ -16,7 +12,7 @@ from paroma.hub.parts import Hub
 from paroma.kernel.release import VERSION
 from paroma.trust.identity.people import Person
 from paroma.web.console.run import closed_page
-from paroma.web.kit.http import HANDLERS, Guarded, page, static
+from paroma.web.kit.http import page, program
 from paroma.web.kit.sign_in import SignIn
 
 
@@ -50,22 +46,11 @@ def make_app(hub: Hub) -> ASGIApp:
     """The program. Its lifespan starts and stops the hub's jobs."""
     sign_in = sign_in_of(hub)
     people = PeopleRoutes(hub, sign_in)
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        await hub.start()
-        yield
-        await hub.stop()
-
-    app = Starlette(
-        routes=[
-            *LineRoutes(hub, sign_in).routes(),
-            *sign_in.routes(),
-            *people.routes(),
-            *PageRoutes(hub, sign_in, people).routes(),
-            Route("/static/{name}", static, methods=["GET"]),
-        ],
-        exception_handlers=dict(HANDLERS),
-        lifespan=lifespan,
-    )
-    return Guarded(app)
+    routes = [
+        *LineRoutes(hub, sign_in).routes(),
+        *sign_in.routes(),
+        *people.routes(),
+        *policies.routes(hub, people),
+        *PageRoutes(hub, sign_in, people).routes(),
+    ]
+    return program(routes, start=hub.start, stop=hub.stop)

@@ -15,12 +15,14 @@ from sqlalchemy import Connection
 from paroma.hub import bundles
 from paroma.hub.runs import RunOver, Runs, SoFar
 from paroma.kernel.errors import ParomaError, Refused
-from paroma.kernel.ids import RunId, SiteId
+from paroma.kernel.ids import RunId
 from paroma.kernel.store.database import Store
 from paroma.learn.flower import contribution as flower, rule
-from paroma.learn.flower.session import ENVIRONMENT, SERVE, open_session
+from paroma.learn.flower.names import ENVIRONMENT, SERVE
+from paroma.learn.flower.session import open_session
 from paroma.learn.sandbox.host import Sandbox
 from paroma.learn.sandbox.task import Conversation, Task, Workers
+from paroma.trust.channel.exchange import Did
 
 
 class NotTheMean(Refused):
@@ -45,19 +47,20 @@ class RoundsSpent(Refused):
 class Apps:
     """The server parts at work. One instance a process."""
 
-    def __init__(self, runs: Runs, store: Store, workers: Workers, ring: Callable[[set[SiteId]], None]) -> None:
+    def __init__(self, runs: Runs, store: Store, workers: Workers, after: Callable[[Did], None]) -> None:
+        """after: told of what follows from each change, once it is durable."""
         self._runs = runs
         self._store = store
         self._workers = workers
-        self._ring = ring
+        self._after = after
         self._tasks: dict[RunId, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """End the runs whose app was lost with the last process."""
-        self._ring(await self._store.write(self._runs.restarted))
+        self._after(await self._store.write(self._runs.restarted))
 
     def work(self, waiting: Iterable[RunId]) -> None:
-        """Start those that wait, and let the others look again: to be called after every commit."""
+        """Start those that wait, and let the others look again."""
         for run in waiting:
             if run not in self._tasks:
                 self._tasks[run] = asyncio.get_running_loop().create_task(self._serve(run))
@@ -121,8 +124,8 @@ class Apps:
         plan = self._runs.app(tx, run)
         return plan, bundles.bundle(tx, plan.query.code)
 
-    async def _write(self, change: Callable[[Connection], set[SiteId]]) -> None:
-        self._ring(await self._store.write(change))
+    async def _write(self, change: Callable[[Connection], Did]) -> None:
+        self._after(await self._store.write(change))
 
 
 class OnDemand:

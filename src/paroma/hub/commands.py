@@ -39,7 +39,7 @@ def init(folder: Path, name: str, *, host: str = "127.0.0.1", port: int = 8443, 
             raise Refused(f"`{folder}` holds another hub, `{there.name}`", do="name another folder, or use it as it is")
         return there
     SystemDisk().replace(file, to_toml(made).encode(), mode=0o600)
-    opened(made).store.close()
+    opened(load(folder)).store.close()  # the environment may name another database
     return made
 
 
@@ -76,7 +76,13 @@ def run(folder: Path, ready: Callable[[HubSettings], None] = lambda _settings: N
         hub.parked.stop()
 
     async def main() -> None:
-        await serve(make_app(hub), where, on_stop=stop, ready=lambda: ready(settings))
+        renewed = asyncio.Event()
+        renew = None if settings.certificate else lambda: _files(settings)
+        watching = asyncio.get_running_loop().create_task(tls.watch(renewed, files, renew, clock=SystemClock()))
+        try:
+            await serve(make_app(hub), where, on_stop=stop, ready=lambda: ready(settings), renewed=renewed)
+        finally:
+            watching.cancel()
         await workers.stop()
 
     asyncio.run(main())

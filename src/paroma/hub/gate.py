@@ -7,7 +7,9 @@ from sqlalchemy import Connection
 from paroma.kernel.store.database import Store
 from paroma.trust.audit.journal import Journal
 from paroma.trust.identity.people import Person
-from paroma.trust.policy.decide import Ask, Decision, Policies, decide
+from paroma.trust.policy import kept
+from paroma.trust.policy.decide import Ask, Decision
+from paroma.trust.policy.desk import Desk
 from paroma.trust.policy.facts import Entity, Facts
 
 FEDERATION = Entity("Federation", "federation")
@@ -17,7 +19,7 @@ FEDERATION = Entity("Federation", "federation")
 class Gate:
     """Decides and logs."""
 
-    policies: Policies
+    desk: Desk
     log: Journal
     store: Store
 
@@ -25,18 +27,24 @@ class Gate:
         """Decide; raise Refused unless allowed. A refusal stands in the federation log before it is told."""
         decision = self.decide(principal, facts, resource)
         if not decision.allowed:
-            await self.store.write(lambda tx: self._refused(tx, principal, facts, decision))
+            ask = Ask(action=facts.ACTION, principal=principal, resource=resource, facts=facts)
+            await self.store.write(lambda tx: self._refused(tx, ask, decision))
         decision.require()
         return decision
 
     def decide(self, principal: Entity, facts: Facts, resource: Entity = FEDERATION) -> Decision:
         """The decision alone."""
-        return decide(self.policies, Ask(action=facts.ACTION, principal=principal, resource=resource, facts=facts))
+        return self.desk.decide(Ask(action=facts.ACTION, principal=principal, resource=resource, facts=facts))
 
-    def _refused(self, tx: Connection, principal: Entity, facts: Facts, decision: Decision) -> None:
-        why = decision.reasons[0]
+    def _refused(self, tx: Connection, ask: Ask, decision: Decision) -> None:
         self.log.write(
-            tx, "refused", action=facts.ACTION, principal=principal.id, policy=why.policy, policies=decision.policies
+            tx,
+            "refused",
+            action=ask.action,
+            principal=ask.principal.id,
+            policy=decision.reasons[0].policy,
+            policies=decision.policies,
+            decision=kept.name_of(ask, decision.policies),
         )
 
 

@@ -6,15 +6,18 @@ that the database does not hold, but the nonces of this boot and the parked requ
 
 import asyncio
 import contextlib
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import Connection, MetaData, bindparam, select
 
 from paroma.data.catalogue.data_set import Offered
 from paroma.hub import proposals, reports, tables
 from paroma.hub.apps import Apps
 from paroma.hub.gate import Gate
+from paroma.hub.lifecycle import OUT, Lifecycle
+from paroma.hub.presence import Presence
 from paroma.hub.proposals import Post
 from paroma.hub.runs import Runs
 from paroma.hub.settings import HubSettings
@@ -29,31 +32,35 @@ from paroma.kernel.store.database import Store, open_store
 from paroma.kernel.wire import framing
 from paroma.learn.runs.messages import FromSite
 from paroma.learn.sandbox.task import Workers
-from paroma.trust.audit import log as logs, tables as audit_tables
+from paroma.trust.audit import log as logs, tables as audit_tables, witness
 from paroma.trust.audit.journal import Journal
 from paroma.trust.audit.notes import CheckpointSigner, NoteKey
 from paroma.trust.channel import tables as channel_tables
-from paroma.trust.channel.exchange import HubEnd
+from paroma.trust.channel.exchange import NOTHING, Did, HubEnd
 from paroma.trust.channel.heads import AtHub
 from paroma.trust.channel.messages import MOST_MESSAGE
 from paroma.trust.channel.parked import Parked
 from paroma.trust.channel.uploads import Uploads
 from paroma.trust.federation import members, tables as federation_tables
 from paroma.trust.federation.messages import OfficerNamed
+from paroma.trust.federation.tables import MEMBERS
 from paroma.trust.identity import epoch, people, tables as identity_tables
 from paroma.trust.identity.clients import Client, Issuer
 from paroma.trust.identity.nonces import Nonces
 from paroma.trust.identity.tokens import Verifier
 from paroma.trust.keys.files import load_or_create, load_or_create_log_key
 from paroma.trust.keys.signing import HeldKey
-from paroma.trust.permit.messages import PermitRefused, PermitSigned
-from paroma.trust.policy import decide as policy
+from paroma.trust.permit.messages import PermitEnded, PermitRefused, PermitSigned
+from paroma.trust.policy import tables as policy_tables
+from paroma.trust.policy.desk import open_desk
+from paroma.trust.policy.facts import Exchange
 
 METADATAS: tuple[MetaData, ...] = (
     store_tables.METADATA,
     audit_tables.METADATA,
     identity_tables.METADATA,
     federation_tables.METADATA,
+    policy_tables.METADATA,
     channel_tables.HUB,
     tables.METADATA,
 )
@@ -61,7 +68,11 @@ METADATAS: tuple[MetaData, ...] = (
 
 VERSIONS = Path(__file__).with_name("versions")
 TICK_SECONDS = 0.5
-FromMember = FromSite | Offered | OfficerNamed | PermitSigned | PermitRefused
+# asked at each request
+_STANDING = select(MEMBERS.c.status, MEMBERS.c.log_vkey).where(MEMBERS.c.site == bindparam("site"))
+_log_key = functools.lru_cache(maxsize=4_096)(NoteKey.parse)
+KEEP_SECONDS = 5.0  # s between two writings of what was decided
+FromMember = FromSite | Offered | OfficerNamed | PermitSigned | PermitRefused | PermitEnded
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +107,11 @@ class Hub:
     apps: Apps
     post: Post
     gate: Gate
+    lifecycle: Lifecycle
+    presence: Presence
+    standings: dict[
+        SiteId, "SiteStanding"
+    ]  # with which policy let a site in; compared with the store's at each request
     authority: bytes  # PEM of the certificate authority that members pin
     jobs: list[asyncio.Task[None]]
 
@@ -104,14 +120,27 @@ class Hub:
         return members.find_client(tx, name) if name.startswith("site-") else people.find_client(tx, name)
 
     def ring(self, sites: set[SiteId]) -> None:
-        """Wake the parked requests of these sites, after a commit that posted to them."""
-        for site in sites:
+        """Wake the parked requests of these sites, and people who wait, after a commit of something that people see."""
+        self.after(Did(posted_to=frozenset(sites), seen=True))
+
+    def after(self, did: Did) -> None:
+        """What follows from a change that is durable now: ring, tell, and begin what is to be done."""
+        for site in did.posted_to:
             self.parked.wake(site)
+        if did.seen:
+            self.runs.tell()
+        if did.work:
+            task = asyncio.get_running_loop().create_task(self._work())
+            self.jobs.append(task)
+            task.add_done_callback(self.jobs.remove)
 
     async def start(self) -> None:
         """Take up what a restart left, and begin to tick."""
+        found = await self.store.read(members.members)
+        self.presence.expect(m.site for m in found if m.status == "online")
+        await self.catch_up()
         await self.apps.start()
-        self.apps.work(await self.runs.work())
+        await self._work()
         self.jobs.append(asyncio.get_running_loop().create_task(self._tick()))
 
     async def stop(self) -> None:
@@ -122,18 +151,53 @@ class Hub:
         for job in self.jobs:
             with contextlib.suppress(asyncio.CancelledError):
                 await job
+        with contextlib.suppress(Unavailable):  # it is kept for explanations only; the log has it
+            await self.gate.desk.keep(self.store)
         await self.apps.stop()
         await self.runs.close()
+
+    async def catch_up(self) -> None:
+        """Whoever was shut off is out: tokens of before are refused, requests that are open are cut, all mail is looked at."""
+        now, found = await self.store.read(lambda tx: (epoch.current(tx), members.members(tx)))
+        self.verifier.revoked(now)
+        for member in found:
+            if member.status in OUT:
+                self.parked.revoke(member.site)
+                self.presence.forget(member.site)
+            else:
+                self.parked.admit(member.site)
+        self.ring(set(self.parked.sites()))
+        self.runs.tell()  # requests of people that wait look whether they may
+
+    async def arrived(self, site: SiteId) -> None:
+        """A request of a site that the store does not know as online."""
+        await self.store.write(lambda tx: self.lifecycle.back(tx, site))
+        self.presence.expect([site])
+
+    async def notice(self) -> None:
+        """What nobody's request tells: sites that fell silent, and what a command at this machine wrote into the store."""
+        if await self.store.read(epoch.current) != self.verifier.epoch:
+            await self.catch_up()
+        for site, seconds in self.presence.silent():
+            self.presence.forget(site)
+            self.ring(await self.store.write(lambda tx, s=site, n=seconds: self.lifecycle.silent(tx, s, n)))  # type: ignore[misc]
+            if self.presence.seen(site) == 0.0:  # it came back at this very moment, and was taken for online
+                await self.arrived(site)
 
     async def _tick(self) -> None:
         while True:
             await self.ports.clock.sleep(TICK_SECONDS)
             try:
-                self.ring(await self.store.write(self.runs.tick))
-                self.apps.work(await self.runs.work())
-                await self.heads.advance()
+                await self.notice()
+                await self.gate.desk.keep(self.store, every=KEEP_SECONDS)
+                await self.runs.tick()
+                await self._work()
+                await self.heads.advance_all()
             except Unavailable:
                 continue  # the database cannot be reached just now; nothing is lost, the next tick does it
+
+    async def _work(self) -> None:
+        self.apps.work(await self.runs.work())
 
 
 def origin_of(settings: HubSettings) -> str:
@@ -161,36 +225,24 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
         clock=ports.clock,
         randomness=ports.randomness,
         patience=settings.patience_seconds,
-        wake=parked.wake,
+        after=lambda did: hub.after(did),
     )
     post = Post(clock=ports.clock)
     epoch_now = store.read_now(epoch.current)
     heads = AtHub(
         store,
-        key_of=lambda tx, site: NoteKey.parse(members.member(tx, site).log_vkey),
+        key_of=_log_key_of,
         quorum=reports.quorum_of,
         covered=runs.release,
         clock=ports.clock,
         wake=parked.wake,
     )
 
-    def handle(tx: Connection, site: SiteId, body: bytes) -> set[SiteId]:
+    def handle(tx: Connection, site: SiteId, body: bytes) -> Did:
         return _hear(tx, site, body, hub)
 
-    async def work() -> None:
-        apps.work(await runs.work())
-
-    def ring(sites: set[SiteId]) -> None:
-        for site in sites:
-            parked.wake(site)
-
-    apps = Apps(runs, store, ports.workers, ring)
-
-    def committed(_site: SiteId) -> None:
-        task = asyncio.get_running_loop().create_task(work())
-        hub.jobs.append(task)
-        task.add_done_callback(hub.jobs.remove)
-
+    apps = Apps(runs, store, ports.workers, lambda did: hub.after(did))
+    gate = Gate(desk=open_desk(store, ports.clock), log=log, store=store)
     hub = Hub(
         settings=settings,
         ports=ports,
@@ -203,12 +255,23 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
         verifier=Verifier(key.public, issuer=settings.url, audience=settings.url, epoch=epoch_now, clock=ports.clock),
         parked=parked,
         heads=heads,
-        line=HubEnd(store, parked, handle=handle, heads=heads, clock=ports.clock, committed=committed),
+        line=HubEnd(
+            store,
+            parked,
+            admits=lambda tx, site: standing_of(tx, site) == hub.standings.get(site),
+            handle=handle,
+            heads=heads,
+            clock=ports.clock,
+            committed=lambda did: hub.after(did),
+        ),
         uploads=uploads,
         runs=runs,
         apps=apps,
         post=post,
-        gate=Gate(policies=policy.load(), log=log, store=store),
+        gate=gate,
+        lifecycle=Lifecycle(log=log, runs=runs, post=post, clock=ports.clock),
+        presence=Presence(ports.clock, grace=settings.offline_seconds),
+        standings={},
         authority=authority,
         jobs=[],
     )
@@ -216,7 +279,35 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
     return hub
 
 
-def _hear(tx: Connection, site: SiteId, body: bytes, hub: Hub) -> set[SiteId]:
+def _log_key_of(tx: Connection, site: SiteId) -> NoteKey:
+    row = tx.execute(_STANDING, {"site": site}).one_or_none()
+    if row is None:
+        raise members.MemberUnknown(site)
+    return _log_key(row.log_vkey)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteStanding:
+    """How a member stands, for the decision whether it may talk."""
+
+    status: members.Status
+    log: str  # consistent, inconsistent
+
+    def facts(self) -> Exchange:
+        """For policy."""
+        return Exchange(proven=True, member=self.status, log=self.log)
+
+
+def standing_of(tx: Connection, site: SiteId) -> SiteStanding:
+    """How `site` stands now. Raises MemberUnknown."""
+    row = tx.execute(_STANDING, {"site": site}).one_or_none()
+    if row is None:
+        raise members.MemberUnknown(site)
+    broken = witness.trouble(tx, _log_key(row.log_vkey).name)
+    return SiteStanding(status=row.status, log="inconsistent" if broken else "consistent")
+
+
+def _hear(tx: Connection, site: SiteId, body: bytes, hub: Hub) -> Did:
     """A member's message: to whom it belongs. Raises Refused, BadInput."""
     message = framing.unpack(body, FromMember, MOST_MESSAGE)
     match message:
@@ -225,16 +316,20 @@ def _hear(tx: Connection, site: SiteId, body: bytes, hub: Hub) -> set[SiteId]:
             hub.log.write(
                 tx, "data-set-offered", site=site, data_set=message.data_set.id, digest=message.data_set.digest()
             )
-            return set()
+            return NOTHING
         case OfficerNamed():
             officer = members.take_enrolment(tx, message.statement)
             if officer.site != site:
                 raise BadInput("a site names the officer of another", do="name your own")
-            hub.log.write(tx, "officer-named", statement=message.statement.decode())
-            return set()
+            rung = hub.lifecycle.officer_named(tx, message.statement, officer)
+            return Did(posted_to=frozenset(rung), seen=bool(rung))
         case PermitSigned():
-            return proposals.sign(tx, site, message, log=hub.log, post=hub.post)
+            rung = proposals.sign(tx, site, message, log=hub.log, post=hub.post)
+            return Did(posted_to=frozenset(rung), seen=True)
         case PermitRefused():
-            return proposals.refuse(tx, site, message, log=hub.log, post=hub.post)
+            rung = proposals.refuse(tx, site, message, log=hub.log, post=hub.post)
+            return Did(posted_to=frozenset(rung), seen=True)
+        case PermitEnded():
+            return Did(posted_to=frozenset(hub.lifecycle.permit_left(tx, site, message)), seen=True)
         case _:
             return hub.runs.hear(tx, site, message)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from paroma.data.catalogue.data_set import DataSet, Offered
+from paroma.data.catalogue.data_set import DataSet, Offered, columns
 from paroma.hub import bundles
 from paroma.hub.tables import OFFERS, PERMITS
 from paroma.kernel import ids
@@ -19,6 +19,8 @@ from paroma.kernel.ids import DataSetId, PermitId, PersonId, SiteId, StudyId, pr
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store.database import upsert
 from paroma.kernel.wire import framing
+from paroma.learn.algorithms import plan as algorithms
+from paroma.learn.algorithms.query import Feature
 from paroma.trust.audit.journal import Journal
 from paroma.trust.channel import mailbox
 from paroma.trust.federation import members
@@ -35,11 +37,28 @@ class PermitUnknown(Refused):
         super().__init__(f"there is no permit `{printable(permit)}`", do="list them with `paroma permit list`")
 
 
+class PermitOver(Refused):
+    """The permit was refused: there is nothing to end."""
+
+    def __init__(self, permit: str) -> None:
+        super().__init__(f"permit `{printable(permit)}` was refused: nothing runs under it", do="leave it as it is")
+
+
 class DataSetUnknown(BadInput):
     """Nobody offers this data set."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"no site offers the data set `{printable(name)}`", do="list them with `paroma study list`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """What `revoke` did. at: unix s, when it took effect. again: it had been done before. rung: sites that have mail."""
+
+    title: str
+    at: float
+    again: bool
+    rung: frozenset[SiteId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +119,9 @@ def apply(
     post: Post,
     randomness: Randomness,
 ) -> tuple[Permit, set[SiteId]]:
-    """Ask every site that offers the data set. Raises DataSetUnknown, FeatureUnknown, BundleUnknown, PermitInvalid, Refused."""
+    """Ask every site that offers the data set. Raises DataSetUnknown, FeatureUnknown, BundleUnknown, PermitInvalid,
+    NoiseTooCoarse and NoiseOutOfRange (no question could be answered under this noise), Refused.
+    """
     described = data_set(tx, wish.data_set)
     for name in wish.features:
         described.feature(name)
@@ -119,6 +140,7 @@ def apply(
         now=post.clock.now(),
     )
     permits.check(permit)
+    algorithms.check_permit(permit, msgspec.convert(columns(described), tuple[Feature, ...]))
     app = b"" if permit.code is None else bundles.bundle(tx, permit.code)
     at = post.clock.now()
     log.write(
@@ -207,15 +229,46 @@ def sign(tx: Connection, site: SiteId, said: PermitSigned, *, log: Journal, post
     return set(permits.sites(both.permit))
 
 
-def revoke(tx: Connection, permit: str, *, by: str, log: Journal, post: Post) -> set[SiteId]:
-    """End a permit before its time. Repeating it changes nothing. Raises PermitUnknown."""
+def revoke(tx: Connection, permit: str, *, by: str, reason: str, log: Journal, post: Post) -> Revoked:
+    """End a permit before its time. Repeating it changes nothing. Raises PermitUnknown, PermitOver."""
     row = _row(tx, permit)
-    if row["state"] not in {"submitted", "valid"}:
-        return set()
-    tx.execute(update(PERMITS).where(PERMITS.c.permit == permit).values(state="revoked"))
     found = _signed(row).permit
-    log.write(tx, "permit-revoked", permit=permits.digest(found), by=by)
-    return _end(tx, found, "revoked", post)
+    if row["state"] == "revoked":
+        return Revoked(title=found.title, at=row["ended"], again=True)
+    if row["state"] == "refused":
+        raise PermitOver(permit)
+    now = post.clock.now()
+    tx.execute(update(PERMITS).where(PERMITS.c.permit == permit).values(state="revoked", ended=now))
+    log.write(tx, "permit-revoked", permit=permits.digest(found), by=by, reason=reason)
+    return Revoked(title=found.title, at=now, again=False, rung=frozenset(_end(tx, found, "revoked", post)))
+
+
+def left(tx: Connection, site: SiteId, permit: str, reason: str, *, log: Journal) -> int | None:
+    """The officer of `site` ended a permit there; its entry in the log, None where it changes nothing. Raises PermitUnknown."""
+    row = _row(tx, permit)
+    found = _signed(row).permit
+    known = msgspec.json.decode(row["said"], type=list[SiteRefusal])
+    if row["state"] != "valid" or site not in permits.sites(found) or any(one.site == site for one in known):
+        return None
+    title = members.member(tx, site).title
+    known.append(
+        SiteRefusal(title=title, policy="officer", because=reason, to_change="talk with the site's officer", site=site)
+    )
+    tx.execute(update(PERMITS).where(PERMITS.c.permit == permit).values(said=msgspec.json.encode(known).decode()))
+    return log.write(tx, "permit-left", permit=permits.digest(found), site=site)
+
+
+def signed_with(tx: Connection, site: SiteId, key: str) -> tuple[PermitId, ...]:
+    """The valid permits that bear a signature for `site` by this key (thumbprint)."""
+    rows = tx.execute(select(PERMITS).where(PERMITS.c.state == "valid")).mappings()
+    found = (_signed(row) for row in rows)
+    return tuple(one.permit.id for one in found if any((s.site, s.key) == (site, key) for s in one.signatures))
+
+
+def gone(tx: Connection, permit: str) -> frozenset[SiteId]:
+    """The participants that have ended a valid permit at their place. Raises PermitUnknown."""
+    known = msgspec.json.decode(_row(tx, permit)["said"], type=list[SiteRefusal])
+    return frozenset(one.site for one in known if one.site is not None)
 
 
 # -- reading

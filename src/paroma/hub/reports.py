@@ -1,9 +1,10 @@
 """What is read about runs and the log, for routes and pages. Nothing here writes."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, select
 
 from paroma.data.catalogue.data_set import DataSet, columns
 from paroma.hub import proposals
@@ -19,7 +20,14 @@ from paroma.trust.audit.cosignatures import quorum
 from paroma.trust.audit.notes import Note
 from paroma.trust.audit.tiles import CHECKPOINT
 from paroma.trust.federation import members
+from paroma.trust.federation.members import Member
+from paroma.trust.federation.tables import MEMBERS
+from paroma.trust.permit import permit as permits
 from paroma.trust.permit.permit import SignedPermit
+
+_TAKE_PART = select(func.count()).select_from(MEMBERS).where(MEMBERS.c.status.in_(sorted(members.TAKES_PART)))
+
+_REVISION = select(RUNS.c.revision, RUNS.c.ended).where(RUNS.c.run == bindparam("this"))
 
 
 def questions_asked(tx: Connection, permit: str) -> int:
@@ -28,24 +36,58 @@ def questions_asked(tx: Connection, permit: str) -> int:
     return sum(machine.unpack(bytes(row.machine)).step for row in rows)
 
 
-def before_run(tx: Connection, permit: str) -> tuple[SignedPermit, str, DataSet, int]:
-    """The permit, its state, its data set, and how many of its participants are online."""
+def before_run(tx: Connection, permit: str) -> tuple[SignedPermit, str, DataSet, frozenset[SiteId]]:
+    """The permit, its state, its data set, and which of its participants would take part now: online, and still for it."""
     signed = proposals.signed(tx, permit)
-    status = {m.site: m.status for m in members.members(tx)}
-    online = sum(status.get(p.site) == "online" for p in signed.permit.participants)
-    return signed, proposals.state(tx, permit), proposals.data_set(tx, signed.permit.data_set), online
+    online = {m.site for m in members.members(tx) if m.status == "online"}
+    here = frozenset(p.site for p in signed.permit.participants if p.site in online) - proposals.gone(tx, permit)
+    return signed, proposals.state(tx, permit), proposals.data_set(tx, signed.permit.data_set), here
 
 
-def owner(tx: Connection, run: str) -> tuple[str, StudyId]:
-    """Who opened the run, and the study it belongs to. Raises RunUnknown."""
-    row = _row(tx, run)
-    return str(row["applicant"]), proposals.signed(tx, row["permit"]).permit.study
+def still_signed(tx: Connection, signed: SignedPermit) -> bool:
+    """Whether everybody whose signature makes the permit still signs for a site that takes part, as each site checks it."""
+    try:
+        permits.verify_signatures(signed, members.officer_keys(tx))
+    except (permits.PermitInvalid, permits.PermitUnsigned):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a run or a permit is, and the study it belongs to."""
+
+    applicant: str
+    study: StudyId
+
+
+def owner(tx: Connection, run: str) -> Owner | None:
+    """Who opened the run; None where there is none."""
+    row = tx.execute(select(RUNS.c.permit, RUNS.c.applicant).where(RUNS.c.run == run)).one_or_none()
+    return None if row is None else Owner(str(row.applicant), proposals.signed(tx, row.permit).permit.study)
+
+
+def permit_owner(tx: Connection, permit: str) -> Owner | None:
+    """Who applied for the permit; None where there is none."""
+    try:
+        found = proposals.signed(tx, permit).permit
+    except proposals.PermitUnknown:
+        return None
+    return Owner(found.applicant, found.study)
 
 
 def runs(tx: Connection) -> list[tuple[RunId, str]]:
     """Every run with whoever opened it, newest first."""
     rows = tx.execute(select(RUNS.c.run, RUNS.c.applicant).order_by(RUNS.c.opened.desc(), RUNS.c.run))
     return [(RunId(row.run), row.applicant) for row in rows]
+
+
+def revision(tx: Connection, run: RunId) -> tuple[int, bool]:
+    """How often a run has changed, and whether it has ended. Raises RunUnknown."""
+    row = tx.execute(_REVISION, {"this": run}).one_or_none()
+    if row is None:
+        raise RunUnknown(run)
+    return int(row.revision), row.ended is not None
 
 
 def report(tx: Connection, run: RunId, connected: Collection[SiteId]) -> RunReport:
@@ -91,6 +133,31 @@ def report(tx: Connection, run: RunId, connected: Collection[SiteId]) -> RunRepo
     )
 
 
+class MemberSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A member. seen: seconds since anything was heard of it, 0 while it is connected, None where nobody knows."""
+
+    site: SiteId
+    title: str
+    owner: str
+    status: str
+    key: str
+    seen: float | None
+
+
+def seen(member: Member, heard: float | None, now: float) -> MemberSeen:
+    """A member, with how long ago it was `heard` (s) by this process. now: unix s."""
+    if heard is None and member.status == "offline":
+        heard = max(now - member.changed, 0.0)  # `changed` is when it was heard last
+    return MemberSeen(
+        site=member.site,
+        title=member.title,
+        owner=member.owner,
+        status=member.status,
+        key=member.key.thumbprint,
+        seen=heard,
+    )
+
+
 def log_file(tx: Connection, path: str) -> bytes:
     """A file of the federation log. `checkpoint` is the largest one that a quorum has cosigned, else the head alone."""
     if path != CHECKPOINT:
@@ -101,7 +168,7 @@ def log_file(tx: Connection, path: str) -> bytes:
 
 def quorum_of(tx: Connection) -> int:
     """Cosignatures that make a checkpoint done: a quorum of all members that may take part."""
-    n = sum(m.status in members.TAKES_PART for m in members.members(tx))
+    n = tx.execute(_TAKE_PART).scalar_one()
     return quorum(n, 0) if n else 1
 
 

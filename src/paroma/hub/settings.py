@@ -11,11 +11,12 @@ FILE = "hub.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubSettings:
-    """Settings of `paroma hub`: from `hub.toml` in its folder and from variables `PAROMA_...`.
+    """Settings of `paroma hub`: from `hub.toml` in its folder and from variables `PAROMA_HUB_...`.
 
     folder: keys, certificates, uploads, and the database if none is named. url: the origin under which members reach
     the hub. certificate, key, authority: PEM files of a certificate of your own; the hub makes its own where they are
-    not set. patience_seconds: how long a round waits for a silent site before it goes on without it.
+    not set. patience_seconds: how long a round waits for a silent site before it goes on without it. offline_seconds: how long
+    nothing may be heard of a site, no request of it being here, until it is offline and no round waits for it.
     """
 
     folder: Path
@@ -28,6 +29,7 @@ class HubSettings:
     key: Path | None = None
     authority: Path | None = None
     patience_seconds: float = 10.0
+    offline_seconds: float = 5.0
 
     @property
     def database(self) -> str:
@@ -40,8 +42,9 @@ class HubSettings:
             raise BadInput(
                 "certificate, key and authority are not all set", do="set all three, or none for the hub's own"
             )
-        if self.patience_seconds <= 0:
-            raise BadInput("`patience_seconds` is not above 0", do="set it to a number of seconds such as 10")
+        for name, example in (("patience_seconds", 10), ("offline_seconds", 5)):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"`{name}` is not above 0", do=f"set it to a number of seconds such as {example}")
 
 
 def to_toml(settings: HubSettings) -> str:

@@ -26,6 +26,7 @@ PERMITS = Table(
     Column("state", String(20), nullable=False),  # submitted, valid, refused, revoked
     Column("said", Text, nullable=False),  # why it was refused, and what would pass: JSON
     Column("at", Float(53), nullable=False),
+    Column("ended", Float(53)),  # when it was revoked
 )
 
 BUNDLES = Table(

@@ -4,7 +4,10 @@ A production hub names its certificate and key in the settings, from whatever CA
 pins what stands in its invitation: the SHA-256 of the CA's public key. Source: RFC 5280.
 """
 
+import asyncio
+import hashlib
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +23,7 @@ from paroma.kernel.disk import Disk
 CA_DAYS = 3650
 SERVER_DAYS = 90
 RENEW_BEFORE_DAYS = 30
+LOOK_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ class TlsFiles:
 def own_files(folder: Path, *, names: tuple[str, ...], clock: Clock, disk: Disk) -> TlsFiles:
     """The files in `folder`, made or renewed as needed, for a server reached by `names` (DNS names or IP addresses).
 
-    The CA lasts ten years; the server's certificate 90 days, renewed at a start within the last 30.
+    The CA lasts ten years; the server's certificate 90 days, renewed within the last 30, also while the hub runs (`watch`).
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     files = TlsFiles(ca=folder / "ca.pem", certificate=folder / "server.pem", key=folder / "server.key")
@@ -56,6 +60,41 @@ def own_files(folder: Path, *, names: tuple[str, ...], clock: Clock, disk: Disk)
         chain = certificate.public_bytes(serialization.Encoding.PEM) + files.ca.read_bytes()
         disk.replace(files.certificate, chain, mode=0o644)
     return files
+
+
+async def watch(
+    renewed: asyncio.Event,
+    files: TlsFiles,
+    renew: Callable[[], TlsFiles] | None,
+    *,
+    clock: Clock,
+    every: float = LOOK_SECONDS,
+) -> None:
+    """Set `renewed` whenever the certificate's files are others than before, until cancelled.
+
+    renew: makes them anew where they are about to end; None for files that somebody else renews. every: s between two looks.
+    """
+    shown = _digest(files)
+    while True:
+        await clock.sleep(every)
+        if renew is not None:
+            renew()
+        now = _digest(files)
+        if now not in {shown, None}:
+            shown = now
+            renewed.set()
+
+
+def _digest(files: TlsFiles) -> bytes | None:
+    """Of certificate and key together; None while they do not fit: somebody is just replacing them."""
+    try:
+        certificate, key = files.certificate.read_bytes(), files.key.read_bytes()
+        public = serialization.load_pem_private_key(key, password=None).public_key()
+        if x509.load_pem_x509_certificate(certificate).public_key() != public:
+            return None
+    except (OSError, ValueError):
+        return None
+    return hashlib.sha256(certificate + key).digest()
 
 
 def _good(files: TlsFiles, names: tuple[str, ...], now: datetime) -> bool:

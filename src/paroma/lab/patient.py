@@ -16,7 +16,7 @@ _TAGS: Final = re.compile(r"<[^>]+>")
 _ENTRY: Final = re.compile(r"entry (\d+)")
 _NUMBER: Final = re.compile(r'class="ref">([^<]+)<')
 _SECONDS: Final = re.compile(r"([0-9.]+) seconds later")
-_ROUNDS: Final = re.compile(r"in rounds? ([0-9, and]+)")
+_ROUNDS: Final = re.compile(r"in (?:round (\d+)|\d+ rounds \(([\d, to]+)\))")
 
 
 class PageWrong(ParomaError):
@@ -111,9 +111,12 @@ class Browser:
 
 
 def rounds(text: str) -> tuple[int, ...]:
-    """The rounds that a sentence such as `counted you in rounds 0, 1 and 2` names; none if it names none."""
+    """The rounds that a sentence such as `counted you in 4 rounds (1 to 3, 5)` or `in round 7` names; none if it names none."""
     found = _ROUNDS.search(text)
-    return tuple(int(number) for number in re.findall(r"\d+", found[1])) if found else ()
+    if found is None:
+        return ()
+    spans = [[int(number) for number in re.findall(r"\d+", span)] for span in (found[1] or found[2]).split(",")]
+    return tuple(number for span in spans for number in range(span[0], span[-1] + 1))
 
 
 def _text(page: str) -> str:

@@ -25,7 +25,7 @@ from paroma.sdk.run import Run
 from paroma.sdk.study import Study
 from paroma.sdk.talk import Talk
 from paroma.trust.keys import files
-from paroma.trust.permit.permit import Privacy
+from paroma.trust.permit.permit import OrganisationKind, Privacy
 from paroma.trust.permit.wish import Standing, Wish
 
 
@@ -34,12 +34,13 @@ class StudyUnknown(BadInput):
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """A hospital of the federation."""
+    """A hospital of the federation. seen: seconds since anything was heard of it, 0 while it is connected, None: not known."""
 
     site: str
     title: str
     owner: str
     status: str
+    seen: float | None = None
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,9 +100,9 @@ class Connection:
         """One application or permit, by its permit's id."""
         return self.talk.get(f"/api/applications/{_part(permit)}", Standing)
 
-    def revoke(self, permit: str) -> Standing:
-        """End a permit before its time."""
-        return self.talk.post(f"/api/permits/{_part(permit)}/revoke", {}, Standing)
+    def revoke(self, permit: str, reason: str = "") -> Standing:
+        """End a permit before its time, and all its runs at once."""
+        return self.talk.post(f"/api/permits/{_part(permit)}/revoke", {"reason": reason}, Standing)
 
     def studies(self) -> tuple[Study, ...]:
         """Your studies, the one with the newest application first."""
@@ -133,9 +134,13 @@ class Connection:
         days: float = 365.0,
         least_patients: int = 10,
         least_owners: int = 3,
+        counts_to: int = 5,
         colluders: int = 0,
         dropouts: int = 1,
         questions: int = 40,
+        organisation: str = "unknown",
+        organisation_kind: OrganisationKind = "unknown",
+        country: str = "unknown",
     ) -> Study:
         """Apply for a new study. data_set: name or id. benefit: what patients gain, in words that they understand.
         days: how long the permit is to hold. Raises Refused, BadInput, Unavailable.
@@ -152,9 +157,13 @@ class Connection:
             days=days,
             least_patients=least_patients,
             least_owners=least_owners,
+            counts_to=counts_to,
             colluders=colluders,
             dropouts=dropouts,
             questions=questions,
+            organisation=organisation,
+            organisation_kind=organisation_kind,
+            country=country,
         )
         standing = studies.submit(self.talk, wish)
         return Study(self.talk, standing.permit.study, (standing,))

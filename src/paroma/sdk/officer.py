@@ -58,6 +58,36 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
     patients: int | None = None
 
 
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """What ended: a permit at this site, or somebody's key. at: unix s, since when. again: it had been done before."""
+
+    id: str
+    name: str
+    at: float
+    again: bool
+
+
+class Erased(msgspec.Struct, frozen=True, kw_only=True):
+    """The certificate of an erasure. tag: names the patient to nobody but the site. entry: of the site log. epoch: of the root
+    key that replaced the destroyed one; replicas: on how many. at: unix s. again: it had been done before.
+    """
+
+    tag: str
+    entry: int
+    epoch: int
+    replicas: int
+    at: float
+    again: bool = False
+
+
+class Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
+    """A patient's no. number: of the receipt. entry: of the site log. seconds: until it was durable."""
+
+    number: str
+    entry: int
+    seconds: float
+
+
 class _Link(msgspec.Struct, frozen=True):
     url: str
 
@@ -99,6 +129,27 @@ class Officer:
         self.talk.act(f"/api/requests/{asked.permit.id}/refuse", {"reason": reason})
         return asked
 
+    def revoke(self, permit: str, reason: str) -> Ended:
+        """End a valid permit at this site: nothing more under it, whatever runs. The hub is told why."""
+        asked = self.request(permit)
+        return self.talk.post(f"/api/permits/{asked.permit.id}/revoke", {"reason": reason}, Ended)
+
+    def revoke_person(self, person: str, reason: str) -> Ended:
+        """End the key of one of this site's people. Permits that an officer signed with it hold no more."""
+        return self.talk.post(f"/api/people/{_part(person)}/revoke", {"reason": reason}, Ended)
+
+    def erase(self, patient: str, reason: str) -> Erased:
+        """Destroy a patient's records, for good and in every backup."""
+        return self.talk.post(f"/api/patients/{_part(patient)}/erase", {"reason": reason}, Erased, wait=60.0)
+
+    def withdraw(self, patient: str) -> Withdrawal:
+        """Write down a patient's no to every use, on their behalf."""
+        return self.talk.post(f"/api/patients/{_part(patient)}/withdraw", {}, Withdrawal)
+
+    def patient_link(self, patient: str) -> str:
+        """An address that opens a patient's pages, once, within 15 minutes."""
+        return self.talk.post(f"/api/patients/{_part(patient)}/link", {}, _Link).url
+
     def pause(self) -> None:
         """Take part in nothing until `resume`. Withdrawals are recorded all the same."""
         self.talk.act("/api/pause")
@@ -110,3 +161,11 @@ class Officer:
     def link(self, to: str = "/") -> str:
         """An address that opens the page `to` in a browser, once, within 15 minutes."""
         return self.talk.post("/people/browser-link", {"to": to}, _Link).url
+
+
+def _part(name: str) -> str:
+    if (
+        not name.isascii() or not name.replace("-", "").replace(".", "").replace("_", "").isalnum()
+    ):  # a part of an address
+        raise BadInput(f"`{printable(name)}` is no id", do="copy the whole id")
+    return name

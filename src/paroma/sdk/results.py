@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from paroma.learn.algorithms.query import Fitted, Judged, Result, Spent, Summary
+from paroma.learn.algorithms.query import Fitted, Judged, Result, Spent, Summary, counted
 from paroma.learn.flower.messages import TrainedModel
 from paroma.sdk import tables
 
@@ -58,7 +58,7 @@ class Logistic:
         """Coefficients, standard errors, z, p, 95 % intervals and odds ratios, as statsmodels prints them."""
         fit = self.fitted
         facts = [
-            ("Patients", str(fit.patients)),
+            ("Patients", counted(fit.patients, fit.counts_to)),
             ("Rounds", f"{fit.steps}" + ("" if fit.converged else ", not converged")),
             ("Log-likelihood", tables.maybe(fit.log_likelihood)),
             ("Ridge", f"{fit.ridge:g}"),
@@ -124,8 +124,10 @@ class Statistics:
             for one in self.found.features
         ]
         body = tables.columns(head, rows, right=frozenset(range(1, 5)))
-        facts = [("Patients", str(self.found.patients))]
-        return _page(self.title, facts, body, "\n".join(self.found.notes), self.found.spent)
+        facts = [("Patients", counted(self.found.patients, self.found.counts_to))]
+        rounded = f"Counts are told to the nearest {self.found.counts_to}." if self.found.counts_to > 1 else ""
+        note = "\n".join(filter(None, (rounded, *self.found.notes)))
+        return _page(self.title, facts, body, note, self.found.spent)
 
     def to_dict(self) -> dict[str, object]:
         """All figures by name."""
@@ -149,7 +151,7 @@ class Performance:
             ("accuracy", f"{found.accuracy:.4f}", ""),
             ("AUROC", f"{found.auroc:.4f}", f"within {tables.figure(found.auroc_within, 4)}"),
         ]
-        facts = [("Patients", str(found.patients))]
+        facts = [("Patients", counted(found.patients, found.counts_to))]
         return _page(self.title, facts, tables.columns(("", "value", ""), rows, right=frozenset({1})), "", found.spent)
 
     def to_dict(self) -> dict[str, object]:
@@ -189,7 +191,10 @@ class Model:
             for shape in self.trained.shapes
         ]
         body = tables.columns(("array", "shape", "least", "greatest"), rows, right=frozenset({1, 2, 3}))
-        facts = [("Patients", str(self.trained.patients)), ("Rounds", str(self.trained.rounds))]
+        facts = [
+            ("Patients", counted(self.trained.patients, self.trained.counts_to)),
+            ("Rounds", str(self.trained.rounds)),
+        ]
         return _page(self.title, facts, body, f"SHA-256 of the model: {self.trained.sha256}", None)
 
     def to_dict(self) -> dict[str, object]:

@@ -10,6 +10,8 @@ from paroma.sdk import results
 from paroma.sdk.results import Outcome
 from paroma.sdk.talk import PARK_SECONDS, WAIT_SECONDS, Talk
 
+COSIGNED_SECONDS: Final = 5.0  # a hospital cosigns with its next request, which leaves when the log has grown
+LOOK_SECONDS: Final = 0.2
 BROKEN_MOST: Final = 5  # questions in a row that a broken line may cost
 
 
@@ -95,6 +97,16 @@ class Run:
                 f"run `{self.id}` has not ended yet", do=f"wait again, or watch it: `paroma run watch {self.id}`"
             )
         return self.result
+
+    def cosigned(self, *, seconds: float = COSIGNED_SECONDS) -> bool:
+        """Wait a moment until a quorum of the hospitals has cosigned what the log tells of this run; whether it has."""
+        ends = self._talk.clock.monotonic() + seconds
+        while self.report.proof is None or self.report.proof.cosigned is None:
+            if self._talk.clock.monotonic() >= ends:
+                return False
+            time.sleep(LOOK_SECONDS)
+            self.refresh()
+        return True
 
     @property
     def result(self) -> Outcome:

@@ -16,7 +16,7 @@ from paroma.sdk import formula as formulas
 from paroma.sdk.results import Logistic
 from paroma.sdk.run import Run
 from paroma.sdk.talk import PARK_SECONDS, WAIT_SECONDS, Talk
-from paroma.trust.permit.permit import Permit, Privacy
+from paroma.trust.permit.permit import OrganisationKind, Permit, Privacy
 from paroma.trust.permit.wish import Standing, Wish
 
 DELTA: Final = 1e-5
@@ -121,9 +121,13 @@ class Study:
         days: float = 365.0,
         least_patients: int = 10,
         least_owners: int = 3,
+        counts_to: int = 5,
         colluders: int = 0,
         dropouts: int = 1,
         questions: int = 40,
+        organisation: str = "unknown",
+        organisation_kind: OrganisationKind = "unknown",
+        country: str = "unknown",
     ) -> "Study":
         """Apply for another permit within this study. Title and data set are those of the last application if not
         given. Raises Refused, BadInput, Unavailable.
@@ -142,9 +146,13 @@ class Study:
             days=days,
             least_patients=least_patients,
             least_owners=least_owners,
+            counts_to=counts_to,
             colluders=colluders,
             dropouts=dropouts,
             questions=questions,
+            organisation=organisation,
+            organisation_kind=organisation_kind,
+            country=country,
         )
         self.standings = (submit(self._talk, wish), *self.standings)
         return self

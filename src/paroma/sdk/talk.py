@@ -46,9 +46,9 @@ class Talk:
         """The answer to GET `path`. wait: seconds. Raises AnswerUnreadable, Refused, BadInput, Unavailable."""
         return _read(path, self._ask("GET", path, b"", wait=wait), kind)
 
-    def post(self, path: str, body: object, kind: type[T]) -> T:
-        """The answer to POST `path` with `body` as JSON. Raises as `get`."""
-        return _read(path, self._ask("POST", path, msgspec.json.encode(body)), kind)
+    def post(self, path: str, body: object, kind: type[T], *, wait: float = WAIT_SECONDS) -> T:
+        """The answer to POST `path` with `body` as JSON. wait: seconds. Raises as `get`."""
+        return _read(path, self._ask("POST", path, msgspec.json.encode(body), wait=wait), kind)
 
     def act(self, path: str, body: object = None) -> None:
         """POST `path`, where there is nothing to answer. Raises as `get`."""

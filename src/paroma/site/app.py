@@ -1,19 +1,15 @@
 """The site as an ASGI program: the patient's pages, the interface of officer and desk, sign-in. Nothing here is for the hub."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from starlette.applications import Starlette
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from paroma.site import reports
+from paroma.site.api import policies
 from paroma.site.api.officer import OfficerRoutes
 from paroma.site.api.portal import PortalRoutes
 from paroma.site.parts import Site
 from paroma.trust.identity import people
-from paroma.web.kit.http import HANDLERS, Guarded, page, static
+from paroma.web.kit.http import page, program
 from paroma.web.kit.sign_in import SignIn
 from paroma.web.portal.views import closed_page
 
@@ -43,21 +39,11 @@ def sign_in_of(site: Site) -> SignIn:
 def make_app(site: Site) -> ASGIApp:
     """The program. Its lifespan starts and stops the site's jobs."""
     sign_in = sign_in_of(site)
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        await site.start()
-        yield
-        await site.stop()
-
-    app = Starlette(
-        routes=[
-            *sign_in.routes(),
-            *OfficerRoutes(site, sign_in).routes(),
-            *PortalRoutes(site, sign_in).routes(),
-            Route("/static/{name}", static, methods=["GET"]),
-        ],
-        exception_handlers=dict(HANDLERS),
-        lifespan=lifespan,
-    )
-    return Guarded(app)
+    officers = OfficerRoutes(site, sign_in)
+    routes = [
+        *sign_in.routes(),
+        *officers.routes(),
+        *policies.routes(site, officers),
+        *PortalRoutes(site, sign_in).routes(),
+    ]
+    return program(routes, start=site.start, stop=site.stop)

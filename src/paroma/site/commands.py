@@ -1,4 +1,4 @@
-"""What an officer does at the site's machine: join, load, run, make links, look at the walls. Each works on the site's folder."""
+"""What an officer does at the site's machine: join, load, make links, look at the walls. Each works on the site's folder."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -6,37 +6,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from sqlalchemy import Connection
 
 from paroma.data.catalogue.data_set import DataSet, load as load_data_set
 from paroma.data.connect import load as loading
 from paroma.data.connect.load import Brought
 from paroma.data.consent import state as consent
 from paroma.data.vault.vault import open_vault
-from paroma.kernel import settings as kernel_settings
-from paroma.kernel.blocking import Inline, Threads
+from paroma.kernel.blocking import Inline
 from paroma.kernel.clock import Clock, SystemClock
 from paroma.kernel.disk import Disk, SystemDisk
 from paroma.kernel.errors import BadInput, Refused
-from paroma.kernel.ids import PatientId, printable
+from paroma.kernel.ids import PatientId, PersonId, printable
 from paroma.kernel.randomness import OsRandomness, Randomness
 from paroma.kernel.store import migrations
 from paroma.kernel.store.database import Store, open_store
 from paroma.kernel.wire.network import HttpsNetwork, Network, trusting, trusting_nobody_yet
-from paroma.kernel.wire.serve import Listening, serve
-from paroma.learn.flower import session as flower
-from paroma.learn.runs.work import COMPUTE
-from paroma.learn.sandbox.host import Sandbox, inspect_walls
+from paroma.learn.sandbox.host import inspect_walls
 from paroma.learn.sandbox.walls import Wall
-from paroma.learn.secagg.agreement import MlKem768
-from paroma.site.app import make_app
-from paroma.site.parts import VERSIONS, Ports, log_name, member_of, offer, open_site
-from paroma.site.settings import FILE, MEMBER, Membership, SiteSettings, to_toml
+from paroma.site import ending
+from paroma.site.parts import VERSIONS, log_name, offer
+from paroma.site.permits import LONGEST_REASON
+from paroma.site.settings import FILE, MEMBER, Membership, SiteSettings, load as settings_of, member_of, to_toml
+from paroma.trust.audit import log as logs
+from paroma.trust.audit.journal import Journal
 from paroma.trust.audit.notes import CheckpointSigner
 from paroma.trust.channel.caller import Caller, refused_by
 from paroma.trust.federation import invitations, join as joining, pinning
 from paroma.trust.identity import people
 from paroma.trust.identity.login_line import LoginLine
+from paroma.trust.identity.people import Person
 from paroma.trust.keys.files import load_or_create, load_or_create_log_key
+from paroma.trust.policy import facts
+from paroma.trust.policy.decide import Ask
+from paroma.trust.policy.desk import open_desk
+from paroma.trust.policy.facts import Entity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +97,7 @@ async def join_over(
             raise Refused(
                 f"`{folder}` is a site of `{there.hub}` already", do="use another folder for another federation"
             )
-        return Joined(
-            site=there.site, hub=there.hub, folder=str(folder), pages=load_settings(folder).origin, again=True
-        )
+        return Joined(site=there.site, hub=there.hub, folder=str(folder), pages=settings_of(folder).origin, again=True)
     authority = await pinning.fetch_ca(networks(invitation.url, None), invitation.url, invitation.fingerprint)
     key = load_or_create(folder / "keys" / "site.pem", disk, randomness)
     log_key = load_or_create_log_key(folder / "keys" / "log.pem", disk, randomness)
@@ -123,55 +125,9 @@ async def join_over(
     return Joined(site=member.site, hub=member.hub, folder=str(folder), pages=settings.origin, again=False)
 
 
-def load_settings(folder: Path) -> SiteSettings:
-    """The settings in a site's folder and in the environment. Raises SettingInvalid."""
-    import os
-
-    environ = {name: value for name, value in os.environ.items() if name.startswith("PAROMA_SITE_")}
-    return kernel_settings.load(SiteSettings, folder / FILE, environ, prefix="PAROMA_SITE_")
-
-
-def run(folder: Path, ready: Callable[[SiteSettings], None] = lambda _settings: None) -> None:
-    """Talk with the hub and serve the pages until SIGINT or SIGTERM."""
-    settings = load_settings(folder)
-    member = member_of(settings)
-
-    async def main() -> None:
-        sandbox = await Sandbox.start(preloads(), environment=flower.ENVIRONMENT, notes=folder / "notes", limits=None)
-        ports = Ports(
-            clock=SystemClock(),
-            randomness=OsRandomness(),
-            disk=SystemDisk(),
-            blocking=Threads(4, "site"),
-            network=HttpsNetwork([member.hub], trust=trusting(member.authority.encode())),
-            workers=sandbox,
-            kem=MlKem768(),
-            walls=sandbox.walls,
-        )
-        site = open_site(settings, ports)
-        where = Listening(host=settings.host, port=settings.port)
-
-        async def stop() -> None:
-            site.line.stop()
-
-        await serve(make_app(site), where, on_stop=stop, ready=lambda: ready(settings))
-        site.vault.close()
-        site.store.close()
-        await sandbox.stop()
-
-    asyncio.run(main())
-
-
-def preloads() -> tuple[str, ...]:
-    """What the site's worker imports before its first fork: the platform's algorithms, and Flower where it is installed."""
-    from importlib.util import find_spec
-
-    return (COMPUTE, flower.TRAIN) if find_spec("flwr") else (COMPUTE,)
-
-
 def load(folder: Path, files: Iterable[Path], data_set: Path) -> Brought:
     """Bring FHIR NDJSON files into the vault, all or nothing, and offer the data set. The site must not be running."""
-    settings = load_settings(folder)
+    settings = settings_of(folder)
     described: DataSet = load_data_set(data_set)
     store, disk, clock = _store(settings), SystemDisk(), SystemClock()
     vault = open_vault(folder / "vault", settings.roots, disk, OsRandomness())
@@ -189,15 +145,21 @@ def load(folder: Path, files: Iterable[Path], data_set: Path) -> Brought:
     return loading.report(batch, stored)
 
 
+SITE_ROLES = ("auditor", "desk", "officer")
+AT_THE_MACHINE = Entity("Person", "at-the-machine")  # whoever can write into the site's folder holds its keys
+
+
 def officer_link(folder: Path, name: str, role: str = "officer") -> str:
-    """One line that enrols one person of this site. The site may be running."""
-    settings = load_settings(folder)
+    """One line that enrols one person of this site. The site may be running. Raises BadInput."""
+    if role not in SITE_ROLES:
+        raise BadInput(f"`{printable(role)}` is no role at a site", do=f"name one of {', '.join(SITE_ROLES)}")
+    settings = settings_of(folder)
     member, store = member_of(settings), _store(settings)
     code = store.write_now(
         lambda tx: people.invite(
             tx,
             name=name,
-            role=role,  # type: ignore[arg-type]  # checked by the command
+            role=role,  # type: ignore[arg-type]  # one of SITE_ROLES
             site=member.site,
             now=SystemClock().now(),
             randomness=OsRandomness(),
@@ -207,9 +169,57 @@ def officer_link(folder: Path, name: str, role: str = "officer") -> str:
     return str(LoginLine(url=settings.origin, fingerprint="", code=code))
 
 
+def person_list(folder: Path) -> tuple[Person, ...]:
+    """Everybody who is or was enrolled at this site."""
+    store = _store(settings_of(folder))
+    try:
+        return store.read_now(people.people)
+    finally:
+        store.close()
+
+
+def revoke_person(folder: Path, who: str, reason: str) -> tuple[Person, bool]:
+    """End somebody's key; whether it had been done before. The site may be running: it notices. Raises PersonUnknown, BadInput."""
+    said = printable(reason.strip(), longest=LONGEST_REASON)
+    if not said:
+        raise BadInput("no reason is given", do="say why, in a sentence: it stands in the log")
+    settings, disk, clock = settings_of(folder), SystemDisk(), SystemClock()
+    membership, store = member_of(settings), _store(settings)
+    key = load_or_create(folder / "keys" / "site.pem", disk, OsRandomness())
+    log_key = load_or_create_log_key(folder / "keys" / "log.pem", disk, OsRandomness())
+    journal = Journal(
+        name=logs.SITE, signer=CheckpointSigner(log_name(folder, OsRandomness(), disk), log_key), clock=clock
+    )
+    ask = Ask(
+        action=facts.RevokePerson.ACTION,
+        principal=AT_THE_MACHINE,
+        resource=Entity("Person", who),
+        facts=facts.RevokePerson(proven=True, enrolled=True, roles=frozenset({"officer"})),
+    )
+    desk = open_desk(store, clock)
+
+    def revoke(tx: Connection) -> tuple[Person, bool]:
+        desk.decide_in(tx, ask)[0].require()
+        return ending.revoke(
+            tx,
+            PersonId(who),
+            said,
+            key=key,
+            membership=membership,
+            journal=journal,
+            clock=clock,
+            by=AT_THE_MACHINE.id,
+        )
+
+    try:
+        return store.write_now(revoke)
+    finally:
+        store.close()
+
+
 def patient_link(folder: Path, patient: str) -> str:
     """The address that opens a patient's pages, once. The site may be running: only its database is written."""
-    settings = load_settings(folder)
+    settings = settings_of(folder)
     member, store = member_of(settings), _store(settings)
     if not store.read_now(lambda tx: consent.statements_of(tx, PatientId(patient))):
         raise BadInput(f"no consent of a patient `{printable(patient)}` is here", do="check the patient's number")

@@ -1,11 +1,12 @@
 """Gathers the facts on which the site decides a use. Facts are read at the decision and kept nowhere."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, floor
 
 from sqlalchemy import Connection, select
 
+from paroma.data.catalogue.data_set import parse
 from paroma.data.consent.statement import Use
 from paroma.kernel.ids import SiteId
 from paroma.site.tables import FLAGS, PERMITS
@@ -14,6 +15,7 @@ from paroma.trust.audit.cosignatures import GRACE, QuorumMissing
 from paroma.trust.audit.notes import NoteInvalid, NoteKey
 from paroma.trust.channel.heads import cosigning_key
 from paroma.trust.federation import members
+from paroma.trust.federation.members import Member
 from paroma.trust.permit import permit as permits
 from paroma.trust.permit.permit import Permit
 from paroma.trust.policy.facts import Answer, Consider, TakePart, Vote
@@ -33,6 +35,10 @@ class Round:
     questions_left: int
     attempts_left: int
     walls_missing: frozenset[str]
+    hour: int
+    computing: int
+    run_seconds: int
+    run_mib: int
 
 
 def use_of(permit: Permit) -> Use:
@@ -47,24 +53,28 @@ def quorum_of(permit: Permit) -> int:
 
 def witnesses_of(tx: Connection, permit: Permit) -> dict[str, NoteKey]:
     """The participants' cosignature keys, as the federation log admits them."""
-    known = {m.site: m.log_vkey for m in members.members(tx)}
+    return _witnesses(members.members(tx), permit)
+
+
+def _witnesses(everybody: Iterable[Member], permit: Permit) -> dict[str, NoteKey]:
+    known = {m.site: m.log_vkey for m in everybody}
     return {s: cosigning_key(NoteKey.parse(known[s])) for s in permits.sites(permit) if s in known}
 
 
-def consider(permit: Permit) -> Consider:
+def consider(tx: Connection, permit: Permit) -> Consider:
     """Facts of an application."""
-    return Consider(**_asked(permit))  # type: ignore[arg-type]  # checked by the facts themselves
+    return Consider(**asked(tx, permit))  # type: ignore[arg-type]  # checked by the facts themselves
 
 
 def take_part(
     tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: str, now: float, this: Round
 ) -> TakePart:
     """Facts of a contribution."""
-    asked = _asked(permit)
-    del asked["purpose"]
+    said = asked(tx, permit)
+    del said["purpose"]
     return TakePart(
         **_under(tx, permit, me, cosigned, origin, now),  # type: ignore[arg-type]
-        **asked,  # type: ignore[arg-type]
+        **said,  # type: ignore[arg-type]
         algorithm=this.algorithm,
         features=this.features,
         permitted_features=frozenset(permit.features),
@@ -74,6 +84,10 @@ def take_part(
         questions_left=this.questions_left,
         attempts_left=this.attempts_left,
         walls_missing=this.walls_missing,
+        hour=this.hour,
+        computing=this.computing,
+        run_seconds=this.run_seconds,
+        run_mib=this.run_mib,
     )
 
 
@@ -92,7 +106,8 @@ def paused(tx: Connection) -> bool:
     return tx.execute(select(FLAGS.c.value).where(FLAGS.c.name == "paused")).scalar_one_or_none() == "yes"
 
 
-def _asked(permit: Permit) -> dict[str, object]:
+def asked(tx: Connection, permit: Permit) -> dict[str, object]:
+    """What an application asks for, as every action in `Reviewing` reads it."""
     privacy = permit.privacy
     return {
         "purpose": permit.purpose,
@@ -100,18 +115,31 @@ def _asked(permit: Permit) -> dict[str, object]:
         "private": privacy is not None,
         "epsilon_thousandths": 0 if privacy is None else ceil(1000 * privacy.epsilon),
         "least_patients": permit.least_patients,
+        "kinds": kinds_of(tx, permit),
+        "organisation": permit.organisation,
+        "organisation_kind": permit.organisation_kind,
+        "country": permit.country,
     }
 
 
+def kinds_of(tx: Connection, permit: Permit) -> frozenset[str]:
+    """The special kinds of data among the permit's features, by this site's own description; `unknown` where it has none."""
+    found = tx.execute(select(FLAGS.c.value).where(FLAGS.c.name == f"set/{permit.data_set}"[:40])).scalar_one_or_none()
+    if found is None:
+        return frozenset({"unknown"})
+    described = {feature.name: feature.special for feature in parse(found.encode()).features}
+    return frozenset(kind for name in permit.features if (kind := described.get(name, "unknown")))
+
+
 def _under(tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: str, now: float) -> Mapping[str, object]:
-    k, keys = quorum_of(permit), witnesses_of(tx, permit)
+    k, everybody = quorum_of(permit), members.members(tx)
     try:
-        count = len(cosignatures.cosigners(cosigned, keys)) if cosigned else 0
-        age = ceil(max(cosignatures.age(cosigned, keys, k, now), 0.0)) if cosigned else NEVER
+        times = cosignatures.cosigners(cosigned, _witnesses(everybody, permit)) if cosigned else {}
+        count, age = len(times), ceil(max(cosignatures.age_of(times, k, now), 0.0)) if times else NEVER
     except (QuorumMissing, NoteInvalid):
         count, age = 0, NEVER
     state = tx.execute(select(PERMITS.c.state).where(PERMITS.c.permit == permit.id)).scalar_one_or_none()
-    status = {m.site: m.status for m in members.members(tx)}.get(me, "left")
+    status = {m.site: m.status for m in everybody}.get(me, "left")
     return {
         "member": status,
         "attestation": "none",
@@ -121,7 +149,6 @@ def _under(tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: st
         "grace": int(GRACE),
         "cosignatures": count,
         "quorum": k,
-        "risk": 0,
         "paused": paused(tx),
         "permit_state": state or "unknown",
         "permit_signed": state == "valid",

@@ -15,7 +15,7 @@ from paroma.kernel.clock import Clock
 from paroma.kernel.errors import BadInput, ParomaError, Refused, Unavailable
 from paroma.kernel.ids import SiteId
 from paroma.kernel.store.database import Store
-from paroma.trust.audit import follow as following, witness
+from paroma.trust.audit import follow as following, followed as kept, witness
 from paroma.trust.audit.checkpoint import Checkpoint, LogInconsistent
 from paroma.trust.audit.entries import Entry, open_entry
 from paroma.trust.audit.merkle import EMPTY, Edge
@@ -28,6 +28,9 @@ from paroma.trust.federation.members import Member
 from paroma.trust.identity import jose
 
 FETCH_SECONDS = 20.0
+BREATH_SECONDS = (
+    0.5  # between two readings; after a rest the first is at once. Below the second in which who is out is out
+)
 
 
 class Follower:
@@ -59,6 +62,8 @@ class Follower:
         """Follow until cancelled."""
         checked = self._clock.monotonic()
         while True:
+            began = self._clock.monotonic()
+            self._news.clear()  # before reading: what grows meanwhile is read next
             try:
                 await self.catch_up()
             except (Unavailable, Refused, BadInput, TileMissing):
@@ -72,21 +77,26 @@ class Follower:
             if left <= 0:
                 checked, self._whole = self._clock.monotonic(), True
                 continue
-            self._news.clear()
-            waiting = asyncio.ensure_future(self._news.wait())
-            sleeping = asyncio.ensure_future(self._clock.sleep(left))
-            try:
-                await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waiting.cancel()
-                sleeping.cancel()
+            await self._wait(left)
+            # while rounds run, the log grows many times a second: what names no member can be read a few entries at once
+            await self._clock.sleep(max(0.0, began + BREATH_SECONDS - self._clock.monotonic()))
+
+    async def _wait(self, seconds: float) -> None:
+        """Until the log has grown, at most so long."""
+        waiting = asyncio.ensure_future(self._news.wait())
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            sleeping.cancel()
 
     async def catch_up(self) -> None:
         """Read and prove what is new, or all of it after `doubt`. Raises LogInconsistent (marked), Unavailable, Refused."""
         async with self._busy:
             whole, self._whole = self._whole, False
             accepted, since = await self._store.read(
-                lambda tx: (witness.seen(tx, self._key.name), following.followed(tx, self._key.name))
+                lambda tx: (witness.seen(tx, self._key.name), kept.followed(tx, self._key.name))
             )
             if accepted is None or (not whole and accepted.size <= since.size):
                 return
@@ -105,7 +115,7 @@ class Follower:
             def keep(tx: Connection) -> None:
                 take_in(tx, fresh)
                 if found[0].size > since.size:
-                    following.remember(tx, self._key.name, found[0])
+                    kept.remember(tx, self._key.name, found[0])
 
             await self._store.write(keep)
 
@@ -168,6 +178,8 @@ def _take_in_one(tx: Connection, entry: Entry) -> None:
             members.take_enrolment(tx, str(facts["statement"]).encode())
         case "member-left":
             members.set_status(tx, SiteId(str(facts["site"])), "left", at=entry.at)
+        case "member-released":
+            members.set_status(tx, SiteId(str(facts["site"])), "admitted", at=entry.at)
         case "member-quarantined":
             members.set_status(tx, SiteId(str(facts["site"])), "quarantined", at=entry.at)
         case _:

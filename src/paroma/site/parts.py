@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -21,23 +22,23 @@ from paroma.data.vault.vault import Vault, open_vault
 from paroma.kernel.blocking import Blocking
 from paroma.kernel.clock import Clock
 from paroma.kernel.disk import Disk
-from paroma.kernel.errors import BadInput, ParomaError
-from paroma.kernel.ids import PatientId, PersonId
+from paroma.kernel.errors import BadInput, ParomaError, Unavailable
+from paroma.kernel.ids import PatientId, PermitId, PersonId
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store import migrations, tables as store_tables
 from paroma.kernel.store.database import Store, open_store, upsert
 from paroma.kernel.wire import framing
 from paroma.kernel.wire.network import Network
 from paroma.learn.disclosure.ledger import Kept
-from paroma.learn.runs.messages import RunInvitation
+from paroma.learn.runs.messages import RunInvitation, Stopped
 from paroma.learn.sandbox.task import Workers
 from paroma.learn.sandbox.walls import Wall
 from paroma.learn.secagg.agreement import Kem
-from paroma.site import permits, tables
+from paroma.site import anchors, permits, tables
 from paroma.site.follow import Follower
-from paroma.site.gate import Gate
+from paroma.site.gate import FEDERATION, HUB, Gate
 from paroma.site.round import After, Parts, Rounds, RunMessage
-from paroma.site.settings import MEMBER, Membership, SiteSettings
+from paroma.site.settings import Membership, SiteSettings, member_of
 from paroma.site.tables import FLAGS, RECEIPTS
 from paroma.trust.audit import entries, log as logs, tables as audit_tables
 from paroma.trust.audit.cosignatures import Cosigner
@@ -59,7 +60,9 @@ from paroma.trust.keys.files import load_or_create, load_or_create_log_key
 from paroma.trust.keys.signing import HeldKey
 from paroma.trust.permit.messages import PermitEnded, PermitIssued, PermitProposed
 from paroma.trust.permit.permit import PermitUnsigned
-from paroma.trust.policy import decide as policy
+from paroma.trust.policy import tables as policy_tables
+from paroma.trust.policy.desk import open_desk
+from paroma.trust.policy.facts import Receive
 
 METADATAS: tuple[MetaData, ...] = (
     store_tables.METADATA,
@@ -69,12 +72,15 @@ METADATAS: tuple[MetaData, ...] = (
     channel_tables.SITE,
     consent_tables.METADATA,
     rights_tables.METADATA,
+    policy_tables.METADATA,
     tables.METADATA,
 )
 """All tables of a site."""
 
 VERSIONS = Path(__file__).with_name("versions")
 SHORTEST_WAIT = 1.0  # s between two looks at periods that begin or end
+NOTICE_SECONDS = 0.5  # s between two looks at the revocation epoch
+KEEP_SECONDS = 5.0  # s between two writings of what was decided
 
 
 class Nudge(msgspec.Struct, frozen=True, kw_only=True, tag="nudge", forbid_unknown_fields=True):
@@ -138,7 +144,7 @@ class Site:
         """Take up what a restart left, and talk with the hub."""
         await self.rounds.start()
         loop = asyncio.get_running_loop()
-        for job in (self.line.run(), self.follower.run(), self._periods()):
+        for job in (self.line.run(), self.follower.run(), self._periods(), self._keep(), self._notice()):
             task = loop.create_task(job)
             task.add_done_callback(self._over)
             self.jobs.append(task)
@@ -159,6 +165,8 @@ class Site:
         for job in self.jobs:
             with contextlib.suppress(asyncio.CancelledError, Exception):  # said in `failures` already
                 await job
+        with contextlib.suppress(Unavailable):  # it is kept for explanations only; the log has it
+            await self.gate.desk.keep(self.store)
         await self.rounds.stop()
 
     # -- acts that stop something: they need nothing but this site
@@ -175,7 +183,9 @@ class Site:
             seconds = self.ports.clock.monotonic() - began
             row = {"number": made.number, "entry": number, "seconds": seconds}
             tx.execute(upsert(tx, RECEIPTS).values(row).on_conflict_do_nothing())
-            return made, number, self.rounds.withdrawn(tx)
+            after = self.rounds.withdrawn(tx)
+            after.log = max(after.log, number + 1)  # a copy of the database without this no does not open
+            return made, number, after
 
         try:
             made, number, after = await self.store.write(write)
@@ -241,6 +251,9 @@ class Site:
         """One message, to whom it belongs."""
         message = framing.unpack(arrival.body, FromHub, MOST_MESSAGE)
         me, now = self.membership.site, self.ports.clock.now()
+        if not isinstance(message, Nudge | Stopped | PermitEnded):  # what stops something is never refused
+            log = "consistent" if self.heads.trouble is None else "inconsistent"
+            self.gate.decide(HUB, Receive(log=log), FEDERATION).require()
         match message:
             case Nudge():
                 return
@@ -254,17 +267,38 @@ class Site:
             case PermitIssued():
                 await self._issued(arrival, message)
             case PermitEnded():
-                await self.store.write(
-                    lambda tx: (
-                        permits.ended(tx, message.permit, message.state, self.journal) if arrival.admit(tx) else None
-                    )
-                )
+                await self._permit_ended(arrival, message)
             case RunInvitation():
                 await self._known(message.participants)
-                await self.rounds.invited(arrival, message)
+                try:
+                    await self.rounds.invited(arrival, message)
+                except PermitUnsigned:
+                    await self.follower.catch_up()  # a signer's site may have been let in again a moment ago
+                    await self.rounds.invited(arrival, message)
             case _:
                 await self.rounds.heard(arrival, message)
         self.line.wake()
+
+    async def _permit_ended(self, arrival: Arrival, message: PermitEnded) -> None:
+        def take(tx: Connection) -> After:
+            if not arrival.admit(tx):
+                return After()
+            permits.ended(tx, message.permit, message.state, self.journal, self.ports.clock.now())
+            return self.rounds.permit_ended(tx, message.permit)
+
+        await self.rounds.settle(await self.store.write(take))
+
+    async def end_permit(self, permit: PermitId, reason: str, *, by: PersonId) -> float | None:
+        """The officer ends a valid permit here. When it had been ended before, else None. Raises PermitNotHere, NotValidYet."""
+
+        def write(tx: Connection) -> tuple[float | None, After]:
+            before = permits.end(tx, permit, reason, self.journal, self.ports.clock.now(), by=by)
+            return before, After() if before is not None else self.rounds.permit_ended(tx, permit)
+
+        before, after = await self.store.write(write)
+        await self.rounds.settle(after)
+        self.line.wake()
+        return before
 
     async def _issued(self, arrival: Arrival, message: PermitIssued) -> None:
         def take(tx: Connection) -> None:
@@ -290,6 +324,23 @@ class Site:
             wait = 60.0 if edge is None else max(edge - self.ports.clock.now(), SHORTEST_WAIT)
             await self.ports.clock.sleep(min(wait, 60.0))
             await self.ports.blocking.run(lambda: self.board.recompile(self.ports.clock.now()))
+
+    async def _notice(self) -> None:
+        """A command at this machine revoked somebody: their tokens are refused from now on, and the hub is told."""
+        while True:
+            await self.ports.clock.sleep(NOTICE_SECONDS)
+            with contextlib.suppress(Unavailable):
+                now = await self.store.read(epoch.current)
+                if now != self.verifier.epoch:
+                    self.verifier.revoked(now)
+                    self.line.wake()
+
+    async def _keep(self) -> None:
+        """Write down what was decided for people, so that it can be explained and replayed."""
+        while True:
+            await self.ports.clock.sleep(KEEP_SECONDS)
+            with contextlib.suppress(Unavailable):  # the database cannot be written just now; the next time does it
+                await self.gate.desk.keep(self.store)
 
     # -- data sets
 
@@ -320,18 +371,10 @@ def offer(tx: Connection, data_set: DataSet, now: float) -> None:
     outbox.send(tx, f"offered/{data_set.id}", framing.pack(Offered(data_set=data_set)), now=now)
 
 
-def member_of(settings: SiteSettings) -> Membership:
-    """What joining brought. Raises BadInput where the site has not joined."""
-    try:
-        return msgspec.json.decode((settings.folder / MEMBER).read_bytes(), type=Membership)
-    except FileNotFoundError as problem:
-        raise BadInput(
-            f"`{settings.folder}` has not joined a federation", do="run `paroma site join INVITATION` first"
-        ) from problem
-
-
 def open_site(settings: SiteSettings, ports: Ports) -> Site:
-    """Put a site together. Raises BadInput where it has not joined, VaultInUse, StoreUnsafe, LogDamaged, RegisterOutdated."""
+    """Put a site together. Raises BadInput where it has not joined, VaultInUse, StoreUnsafe, LogDamaged,
+    DatabaseOutdated and BudgetOutdated (an older copy was brought back).
+    """
     membership, folder, clock = member_of(settings), settings.folder, ports.clock
     store = open_store(settings.database, ports.blocking, ports.disk)
     migrations.upgrade(store, VERSIONS)
@@ -348,9 +391,16 @@ def open_site(settings: SiteSettings, ports: Ports) -> Site:
         store, caller, federation, blocking=ports.blocking, clock=clock, recheck=settings.recheck_seconds
     )
     heads = AtSite(store, federation=federation, cosigner=cosigner, clock=clock, news=follower.news)
-    gate = Gate(policies=policy.load(house=settings.house), journal=journal)
+    gate = Gate(desk=open_desk(store, clock), journal=journal)
+    zone = settings.zone
     board = Board(lambda use, ps: store.read_now(lambda tx: consent.verdicts(tx, use, clock.now(), ps)))
-    budget = Kept(vault.register("budget").by_value(), ports.randomness)
+    budget, anchored = Kept(vault.register("budget").by_value(), ports.randomness), vault.register("runs")
+    try:
+        anchors.require(store, anchored, budget)
+    except ParomaError:
+        vault.close()
+        store.close()
+        raise
     nonces = Nonces(clock, ports.randomness)
 
     def reached(_at: float) -> None:
@@ -389,7 +439,7 @@ def open_site(settings: SiteSettings, ports: Ports) -> Site:
             vault=vault,
             board=board,
             budget=budget,
-            anchors=vault.register("runs"),
+            anchors=anchored,
             workers=ports.workers,
             caller=caller,
             wake=line.wake,
@@ -404,6 +454,7 @@ def open_site(settings: SiteSettings, ports: Ports) -> Site:
             randomness=ports.randomness,
             blocking=ports.blocking,
             seconds=settings.worker_seconds,
+            hour=lambda at: datetime.fromtimestamp(at, zone).hour,
         )
     )
     epoch_now = store.read_now(epoch.current)

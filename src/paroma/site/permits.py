@@ -1,5 +1,7 @@
 """Permits at a site: what is asked of it, what its officer signed, and which permits hold, by its own check of every signature."""
 
+import functools
+
 import msgspec
 from sqlalchemy import Connection, RowMapping, select, update
 
@@ -15,7 +17,7 @@ from paroma.trust.audit.journal import Journal
 from paroma.trust.channel import outbox
 from paroma.trust.federation import members
 from paroma.trust.permit import permit as permits
-from paroma.trust.permit.messages import PermitIssued, PermitProposed, PermitRefused, PermitSigned
+from paroma.trust.permit.messages import PermitEnded, PermitIssued, PermitProposed, PermitRefused, PermitSigned
 from paroma.trust.permit.permit import Permit, PermitInvalid, Signature, SignedPermit
 from paroma.trust.policy.facts import Entity
 
@@ -28,6 +30,16 @@ class PermitNotHere(Refused):
     def __init__(self, permit: str) -> None:
         super().__init__(
             f"permit `{printable(permit)}` does not hold at this site", do="ask for what the site's officer has signed"
+        )
+
+
+class NotValidYet(Refused):
+    """Only a valid permit is ended."""
+
+    def __init__(self, permit: str, state: str) -> None:
+        super().__init__(
+            f"permit `{printable(permit)}` is {state} here, not valid: there is nothing to end",
+            do="leave it" if state == "refused" else "refuse it: `paroma site refuse`",
         )
 
 
@@ -55,7 +67,7 @@ def proposed(tx: Connection, said: PermitProposed, me: SiteId, gate: Gate, journ
     """The hub asks. Policy has the first look; what it refuses never reaches the officer, and the hub is told why."""
     permit = said.permit
     permits.check(permit)
-    decision = gate.decide(HUB, facts.consider(permit), Entity("Study", permit.study))
+    decision = gate.decide_in(tx, HUB, facts.consider(tx, permit), Entity("Study", permit.study))
     why = decision.reasons[0]
     row = {
         "permit": permit.id,
@@ -148,13 +160,32 @@ def issued(tx: Connection, said: PermitIssued, me: SiteId, journal: Journal, now
         journal.write(tx, "permit-valid", permit=permits.digest(permit), study=permit.study)
 
 
-def ended(tx: Connection, permit: PermitId, state: str, journal: Journal) -> None:
+def ended(tx: Connection, permit: PermitId, state: str, journal: Journal, now: float) -> None:
     """Nothing more under this permit, whoever says so: stopping needs no proof."""
     row = tx.execute(select(PERMITS).where(PERMITS.c.permit == permit)).mappings().one_or_none()
     if row is None or row["state"] in {"revoked", "refused"}:
         return
-    tx.execute(update(PERMITS).where(PERMITS.c.permit == permit).values(state=state))
+    tx.execute(update(PERMITS).where(PERMITS.c.permit == permit).values(state=state, ended=now))
     journal.write(tx, "permit-ended", permit=permits.digest(_signed(row).permit), state=state)
+
+
+def end(tx: Connection, permit: PermitId, reason: str, journal: Journal, now: float, *, by: PersonId) -> float | None:
+    """The officer ends what was valid, at this site; the hub is told why. When it had been ended before, else None.
+
+    Raises PermitNotHere, NotValidYet.
+    """
+    row = _row(tx, permit)
+    if row["state"] == "revoked":
+        return float(row["ended"])
+    if row["state"] != "valid":
+        raise NotValidYet(permit, row["state"])
+    reason = printable(reason, longest=LONGEST_REASON)
+    tx.execute(update(PERMITS).where(PERMITS.c.permit == permit).values(state="revoked", ended=now))
+    digest = permits.digest(_signed(row).permit)
+    journal.write(tx, "permit-ended", permit=digest, state="revoked", because=reason, by=by)
+    said = PermitEnded(permit=permit, state="revoked", reason=reason)
+    outbox.send(tx, f"ended/{permit}", framing.pack(said), now=now)
+    return None
 
 
 def require_valid(tx: Connection, signed: SignedPermit, now: float) -> Permit:
@@ -218,4 +249,11 @@ def _row(tx: Connection, permit: str) -> RowMapping:
 
 
 def _signed(row: RowMapping) -> SignedPermit:
-    return msgspec.msgpack.decode(row["content"], type=SignedPermit)
+    return _read(bytes(row["content"]))
+
+
+@functools.lru_cache(
+    maxsize=256
+)  # the same bytes are the same permit; whether it is valid is asked of its row, every time
+def _read(content: bytes) -> SignedPermit:
+    return msgspec.msgpack.decode(content, type=SignedPermit)

@@ -1,5 +1,8 @@
 """What is read at a site, for its routes and pages. Nothing here writes, and nothing of it leaves the site."""
 
+from collections.abc import Sequence
+from datetime import tzinfo
+
 import msgspec
 from sqlalchemy import Connection, RowMapping, select
 
@@ -7,7 +10,7 @@ from paroma.data.connect.load import unpack
 from paroma.data.consent import state as consent
 from paroma.data.consent.statement import EVERYTHING, Choice
 from paroma.data.rights import ledger as rights
-from paroma.data.rights.ledger import UseOfRecords
+from paroma.data.rights.ledger import Round, UseOfRecords
 from paroma.data.vault.errors import PatientUnknown
 from paroma.kernel.ids import PatientId
 from paroma.learn.sandbox.walls import Wall
@@ -114,7 +117,10 @@ def _run(site: Site, row: RowMapping) -> RunSeen:
 
 def clinic(site: Site) -> Clinic:
     """Whose pages these are."""
-    return Clinic(name=site.membership.title, phone=site.settings.phone, hours=site.settings.hours)
+    settings = site.settings
+    return Clinic(
+        name=site.membership.title, phone=settings.phone.strip(), hours=settings.hours.strip(), zone=settings.zone
+    )
 
 
 def require_patient(site: Site, patient: PatientId) -> None:
@@ -150,7 +156,7 @@ def uses(tx: Connection, site: Site, patient: PatientId) -> tuple[StudyUse, ...]
                 people=use.people,
                 at=use.rounds[-1].read_at,
                 rule=_rule(use.rule),
-                counted=_counted([r.round for r in use.counted]),
+                counted=_counted(use.counted, site.settings.zone),
                 entries=tuple(entries),
                 genuine=_genuine(site, entries),
                 running=row is not None and not row["over"],
@@ -171,7 +177,7 @@ def receipt(tx: Connection, site: Site, choice: Choice) -> Receipt | None:
     row = tx.execute(select(RECEIPTS).where(RECEIPTS.c.number == choice.number)).mappings().one_or_none()
     if row is None:
         return None
-    before = tuple(_before(use, choice.at) for use in rights.receipt(tx, choice).before)
+    before = tuple(_before(use, choice.at, site.settings.zone) for use in rights.receipt(tx, choice).before)
     return Receipt(
         number=choice.number,
         said_at=choice.at,
@@ -183,13 +189,13 @@ def receipt(tx: Connection, site: Site, choice: Choice) -> Receipt | None:
     )
 
 
-def _before(use: UseOfRecords, at: float) -> str:
+def _before(use: UseOfRecords, at: float, zone: tzinfo) -> str:
     rounds = [r for r in use.counted if (r.committed_at or 0.0) <= at]
     if not rounds:
         return f"“{use.asked.title}” had read your records. It has not counted you."
-    when = rounds[-1].committed_at or 0.0
-    counted = _counted([r.round for r in rounds]).removeprefix("You were counted ").removesuffix(".")
-    return f"“{use.asked.title}” counted you {counted}, finished on {day(when)} at {clock12(when)}. That sum stays."
+    last = max(r.committed_at or 0.0 for r in rounds)
+    which = f"{_which(rounds)} {_when(rounds, zone)}, finished at {clock12(last, zone)}"
+    return f"“{use.asked.title}” counted you in {which}. {'That sum stays' if len(rounds) == 1 else 'Those sums stay'}."
 
 
 def _covers(tx: Connection, choice: Choice) -> str:
@@ -199,12 +205,32 @@ def _covers(tx: Connection, choice: Choice) -> str:
     return "one study"
 
 
-def _counted(rounds: list[int]) -> str:
+def _counted(rounds: Sequence[Round], zone: tzinfo) -> str:
     if not rounds:
         return "You have not been counted."
-    if len(rounds) == 1:
-        return f"You were counted in round {rounds[0]}."
-    return f"You were counted in rounds {', '.join(map(str, rounds[:-1]))} and {rounds[-1]}."
+    return f"You were counted in {_which(rounds)} {_when(rounds, zone)}."
+
+
+def _which(rounds: Sequence[Round]) -> str:
+    """`round 7`, or `12 rounds (1 to 7, 9 to 13)`. A round that was repeated counts once."""
+    numbers = sorted({r.round for r in rounds})
+    if len(numbers) == 1:
+        return f"round {numbers[0]}"
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][-1] == number - 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    said = ", ".join(f"{span[0]}" if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans)
+    return f"{len(numbers)} rounds ({said})"
+
+
+def _when(rounds: Sequence[Round], zone: tzinfo) -> str:
+    """`on 3 March 2026`, or `from 3 March 2026 to 5 March 2026`."""
+    times = [r.committed_at or 0.0 for r in rounds]
+    first, last = day(min(times), zone), day(max(times), zone)
+    return f"on {first}" if first == last else f"from {first} to {last}"
 
 
 def _rule(rule: str) -> str:

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from paroma.data.catalogue.data_set import DataSet, columns
 from paroma.data.cohort.assemble import Cohort, assemble
@@ -33,6 +33,7 @@ from paroma.data.rights import ledger as rights
 from paroma.data.vault.sealed import Register
 from paroma.data.vault.vault import Vault
 from paroma.kernel.blocking import Blocking
+from paroma.kernel.canonical import Json
 from paroma.kernel.clock import Clock
 from paroma.kernel.errors import BadInput, ParomaError, Refused, Unavailable
 from paroma.kernel.ids import PatientId, RunId, SiteId, printable
@@ -41,6 +42,7 @@ from paroma.kernel.store.database import Store, upsert
 from paroma.kernel.wire import framing
 from paroma.learn.algorithms.query import Feature
 from paroma.learn.disclosure import memory
+from paroma.learn.disclosure.control import DifferencingRefused
 from paroma.learn.disclosure.door import let_out
 from paroma.learn.disclosure.ledger import Kept
 from paroma.learn.dp.mechanisms import DiscreteGaussian
@@ -57,10 +59,11 @@ from paroma.learn.runs.messages import (
 )
 from paroma.learn.runs.question import Asking
 from paroma.learn.runs.site import SiteState
-from paroma.learn.sandbox.task import Limits, Task, WorkerFailed, Workers
+from paroma.learn.sandbox.task import Task, WorkerFailed, Workers
 from paroma.learn.secagg import masks
 from paroma.learn.secagg.agreement import Kem
-from paroma.site import facts, permits as permit_desk
+from paroma.site import anchors, facts, limits, permits as permit_desk
+from paroma.site.anchors import Anchors
 from paroma.site.gate import Gate
 from paroma.site.tables import ENTRIES, MASKED, MEMORY, RUNS, SUMS
 from paroma.trust.audit import covered
@@ -72,10 +75,15 @@ from paroma.trust.channel.line import Arrival
 from paroma.trust.federation import members
 from paroma.trust.keys.signing import SigningKey
 from paroma.trust.permit.permit import Permit, SignedPermit, digest
+from paroma.trust.policy.decide import Decision
 from paroma.trust.policy.facts import Entity
+from paroma.trust.policy.obligations import NOTHING
 
 RunMessage = messages.AllKeys | messages.AllCiphertexts | OpenAttempt | Proposal | Complete | Closed | messages.Stopped
 SEALED = b"paroma/site-run/v1\n"
+FIRST_ANSWER = (
+    30.0  # s that a site which has just started waits for the hub's first answer before it decides on a contribution
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +112,7 @@ class Parts:
     randomness: Randomness
     blocking: Blocking
     seconds: float
+    hour: Callable[[float], int]  # of the day here, at a time (unix s)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,22 +126,24 @@ class _Held:
 
 
 class _Committed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a first vote will commit: the question, and the patients that it is about."""
+    """What a first vote will commit without privacy: the patients that the question is about, as `memory.cohort`."""
 
-    question: str
-    selection: str
-    patients: tuple[PatientId, ...]
+    cohort: bytes
 
 
 @dataclass(slots=True, kw_only=True)
 class After:
-    """What follows a transaction. anchored: revisions to be kept outside of the database before `mail` may leave."""
+    """What follows a transaction. anchored: revisions to be kept outside of the database before `mail` may leave. log: the
+    least size of the site's log, once what commits the site stands in it; 0 where nothing does.
+    """
 
     anchored: dict[str, int] = field(default_factory=dict)
+    log: int = 0
     mail: list[tuple[str, bytes]] = field(default_factory=list)
 
     compute: list[machine.Compute] = field(default_factory=list)
     over: list[RunId] = field(default_factory=list)
+    cut: list[RunId] = field(default_factory=list)  # whatever computes for these is in vain
 
 
 class Rounds:
@@ -141,21 +152,22 @@ class Rounds:
     def __init__(self, parts: Parts) -> None:
         self._p = parts
         self._aead = AESGCM(parts.sealing)
+        self._remembering = hmac.digest(parts.sealing, b"paroma/memory/v1\n", "sha256")
         self._cohorts: dict[str, _Held] = {}
         self._computing: dict[str, asyncio.Task[None]] = {}
-        self._anchored: dict[str, int] = {}
+        self._anchored = Anchors()
+        self._anchoring = asyncio.Lock()
 
     # -- starting and stopping
 
     async def start(self) -> None:
         """Take up every run that is not over, from the state that was kept and its anchor outside of the database."""
-        _, anchors = await self._p.blocking.run(self._p.anchors.read)
-        self._anchored = msgspec.msgpack.decode(anchors, type=dict[str, int]) if anchors else {}
+        self._anchored = await self._p.blocking.run(lambda: anchors.read(self._p.anchors))
 
         def again(tx: Connection) -> After:
             after = After()
             for row in _open_runs(tx):
-                event = machine.Restarted(anchored=self._anchored.get(row["run"], 0))
+                event = machine.Restarted(anchored=self._anchored.runs.get(row["run"], 0))
                 # byte for byte what was kept: a crash may have come before it reached the outbox, and twice does no harm
                 self._move(tx, row, event, _now_or_never, after, mark="restart")
             return after
@@ -246,6 +258,26 @@ class Rounds:
             self._move(tx, row, machine.Withdrawn(), clean, after, mark=f"withdrawn/{consent.sequence(tx)}")
         return after
 
+    def permit_ended(self, tx: Connection, permit: str) -> After:
+        """In the transaction that ended a permit here: its runs compute, and commit, nothing more. `settle` what it returns."""
+        after = After()
+        for row in _open_runs(tx):
+            if row["permit"] == permit:
+                now = self._open(bytes(row["state"])).attempt
+                awaited = now is not None and now.upload is None
+                event = (
+                    machine.CannotContribute(entry=now.entry) if now is not None and awaited else machine.Withdrawn()
+                )
+                self._move(tx, row, event, lambda: False, after, mark="permit-ended")
+                after.cut.append(RunId(row["run"]))
+        return after
+
+    def holding(self, tx: Connection, patient: PatientId) -> tuple[RunId, ...]:
+        """The runs that are not over and have this patient's row in memory, or in what they contributed."""
+        read = {use.run for use in rights.uses_of(tx, patient)}
+        held = {run for run, one in self._cohorts.items() if patient in one.cohort.patients}
+        return tuple(RunId(row["run"]) for row in _open_runs(tx) if row["run"] in read | held)
+
     async def settle(self, after: After) -> None:
         """After a commit: anchor what must never be forgotten, then let leave what rests on it, then begin what is to be computed.
 
@@ -253,10 +285,14 @@ class Rounds:
         restored from an older disk is older than its anchor, and is seen to be.
         """
         p = self._p
-        if after.anchored or after.over:
-            self._anchored = {run: at for run, at in (self._anchored | after.anchored).items() if run not in after.over}
-            content = msgspec.msgpack.encode(self._anchored)
-            await p.blocking.run(lambda: _swap(p.anchors, content))
+        if after.anchored or after.over or after.log > self._anchored.log:
+            runs = {run: at for run, at in (self._anchored.runs | after.anchored).items() if run not in after.over}
+            self._anchored = Anchors(runs=runs, log=max(self._anchored.log, after.log))
+            async with (
+                self._anchoring
+            ):  # two at once would compare and swap each other away; the later keeps what both say
+                now_kept = self._anchored
+                await p.blocking.run(lambda: anchors.write(p.anchors, now_kept))
         if after.mail:
             now = p.clock.now()
             await p.store.write(lambda tx: [outbox.send(tx, name, body, now=now) for name, body in after.mail])
@@ -283,7 +319,8 @@ class Rounds:
                 asked = facts.vote(tx, permit, p.me, cosigned, p.federation.name, now)
                 decision = p.gate.allows(tx, asked, study, run=row["run"], entry=message.entry)
                 clean = self._clean(tx, row)
-                return lambda: decision.allowed and clean()
+                enough = len(message.members) >= (decision.obligations.least_sites or 0)
+                return lambda: decision.allowed and enough and clean()
             decision = p.gate.allows(
                 tx,
                 facts.answer(tx, permit, p.me, cosigned, p.federation.name, now),
@@ -327,11 +364,25 @@ class Rounds:
                 return True
             permit = permit_desk.permit_of(tx, row["permit"])
             read = rights.patients_in(tx, RunId(row["run"]), now.opening.step, now.opening.attempt)
-            return not consent.tainted(
+            tainted = consent.tainted(
                 tx, facts.use_of(permit), frozenset(read), since=row["seq"], at=self._p.clock.now()
             )
+            return not tainted and (bool(now.votes) or self._still_apart(tx, row, permit))
 
         return ask
+
+    def _still_apart(self, tx: Connection, row: RowMapping, permit: Permit) -> bool:
+        """Whether committing the current contribution still singles out nobody: another run may have committed since it was
+        computed. Asked in the transaction of the first vote, which is the disclosure.
+        """
+        if row["pending"] is None or permit.privacy is not None:
+            return True
+        said = msgspec.msgpack.decode(row["pending"], type=_Committed)
+        try:
+            memory.admit(self._memory(tx), run=RunId(row["run"]), cohort=said.cohort, floor=permit.least_patients)
+        except (DifferencingRefused, memory.SitsOut, memory.MemoryFull):
+            return False
+        return True
 
     def _move(
         self,
@@ -360,11 +411,11 @@ class Rounds:
                 after.compute.append(effect)
             case machine.Send(message=messages.Vote(entry=entry, members=members_, budget=budget)):
                 inside = messages.sha256(messages.vote_statement(entry, members_))
-                journal.write(tx, "vote-signed", run=run, entry=entry, set=inside, budget=budget)
+                after.log = 1 + journal.write(tx, "vote-signed", run=run, entry=entry, set=inside, budget=budget)
             case machine.Send(message=messages.Decline(entry=entry)):
-                journal.write(tx, "vote-declined", run=run, entry=entry)
+                after.log = 1 + journal.write(tx, "vote-declined", run=run, entry=entry)
             case machine.Send(message=messages.Answer(entry=entry)):
-                journal.write(tx, "answer-given", run=run, entry=entry)
+                after.log = 1 + journal.write(tx, "answer-given", run=run, entry=entry)
             case machine.Counted(step=step, attempt=attempt, at=at):
                 rights.commit_use(tx, run, step, attempt, at)
                 self._commit(tx, run)
@@ -404,6 +455,10 @@ class Rounds:
                 outbox.send(tx, name, body, now=self._p.clock.now())
 
     def _follow(self, after: After) -> None:
+        for run in (*after.over, *after.cut):
+            under_way = self._computing.get(run)
+            if under_way is not None and under_way is not asyncio.current_task():
+                under_way.cancel()  # its worker ends with it
         for run in after.over:
             self._p.board.close(run)
             self._cohorts.pop(run, None)
@@ -428,19 +483,23 @@ class Rounds:
 
     async def _contribute(self, asked: machine.Compute) -> None:
         """Decide, read, compute, let out; whatever goes wrong is a round that this site sits out."""
-        run = asked.opening.run
+        run, meter = asked.opening.run, limits.Meter(obliged=NOTHING)
         try:
-            await self._let_out(asked)
+            await self._let_out(asked, meter)
         except asyncio.CancelledError:
             raise
         except Exception as problem:  # noqa: BLE001  # a site that says nothing would keep the others waiting
             kind = type(problem).__name__
             why = problem.message if isinstance(problem, ParomaError | WorkerFailed) else "an error of the program"
+            cut = limits.cut(problem, meter, self._p.seconds)
 
             def sit_out(tx: Connection) -> None:
                 row = _row(tx, run)
                 if row is None:
                     return
+                if cut is not None:
+                    done = _metered(tx, run, meter.seconds, 0)
+                    self._p.journal.write(tx, "cut-at-limit", run=run, entry=asked.entry, **cut, **done)
                 self._p.journal.write(
                     tx, "sat-out", run=run, entry=asked.entry, error=kind, why=printable(why, longest=300)
                 )
@@ -453,17 +512,20 @@ class Rounds:
                 return  # nothing can be written here: the hub goes on without this site after its patience
             self._p.wake()
 
-    async def _let_out(self, asked: machine.Compute) -> None:
+    async def _let_out(self, asked: machine.Compute, meter: limits.Meter) -> None:
         p, run, E = self._p, asked.opening.run, asked.entry
         opening = asked.opening
         permit, asking, bundle = await p.store.read(lambda tx: self._about(tx, run))
         step = question.unpack_step(asked.request)
+        await self._hub_answered()
         held = await self._cohort(run, permit, asking)
         if permit.privacy is not None:
             able = await p.blocking.run(lambda: p.budget.admissible(permit, held.cohort.patients))
             if len(able) < len(held.cohort.patients):
                 held = await self._cohort(run, permit, asking, only=frozenset(able))
-        await self._decide(opening, permit, asking, held)
+        decision = await self._decide(opening, permit, asking, held)
+        meter.obliged = decision.obligations
+        limits.require_kept(meter.obliged, permit)
         seq = await self._up_to_date(held)
         place = works.Place(
             run=run,
@@ -478,19 +540,22 @@ class Rounds:
             entry=work.entry,
             payload=work.payload,
             tables=(*work.before, held.cohort.table, held.fd, *work.after),
-            limits=Limits(seconds=p.seconds),
+            limits=limits.worker(meter.obliged, p.seconds),
         )
-        contribution = work.received(await p.workers.run(task))
+        began = p.clock.monotonic()
+        try:
+            reply = await p.workers.run(task)
+        finally:
+            meter.seconds = p.clock.monotonic() - began
+        contribution = work.received(reply)
+        limits.require_upload(meter.obliged, contribution.layout.size)  # before anything is debited for it
         used, selected = contribution.patients, contribution.selected or contribution.patients
+        pending = None
         if permit.privacy is None:
-            known = await p.store.read(lambda tx: self._memory(tx))
-            memory.admit(
-                known,
-                run=run,
-                study=permit.study,
-                patients=selected,
-                floor=permit.least_patients,
-            )
+            cohort = await p.blocking.run(lambda: memory.cohort(self._remembering, selected))
+            known = await p.store.read(self._memory)
+            await p.blocking.run(lambda: memory.admit(known, run=run, cohort=cohort, floor=permit.least_patients))
+            pending = msgspec.msgpack.encode(_Committed(cohort=cohort))
         state = await p.store.read(lambda tx: self._open(bytes(_require(tx, run)["state"])))
         put_on = masks.masker(contribution.layout, machine.masks_of(state, self._signing({})))
         masked = await p.blocking.run(
@@ -502,7 +567,6 @@ class Rounds:
                 masks=put_on,
             )
         )
-        said = _Committed(question=contribution.question, selection=asking.selection, patients=selected)
         bits = _packed(used, held.cohort)
         whole = hashlib.sha256(masked.upload)
         inline = masked.upload if len(masked.upload) <= uploads.MOST_INLINE else None
@@ -518,8 +582,8 @@ class Rounds:
             if awaited is None or awaited.entry != E or awaited.upload is not None:
                 return after  # computed twice, or too late: what the first reading noted must stay as it is
             tainted = consent.tainted(tx, facts.use_of(permit), frozenset(used), since=seq, at=p.clock.now())
-            pending = msgspec.msgpack.encode(said)
             tx.execute(update(RUNS).where(RUNS.c.run == run).values(seq=seq, pending=pending))
+            _metered(tx, run, meter.seconds, len(masked.upload))
             rights.record_cohort(tx, held.name, held.cohort.patients, held.cohort.rules)
             rights.record_use(
                 tx,
@@ -548,6 +612,7 @@ class Rounds:
                 budget=masked.receipt.head,
                 rows=hmac.digest(p.sealing, bits, "sha256").hex(),
             )
+            anchors.debited(tx, masked.receipt)
             event = machine.Computed(
                 entry=E,
                 masked=whole.hexdigest(),
@@ -560,6 +625,16 @@ class Rounds:
             return after
 
         await self.settle(await p.store.write(keep))
+
+    async def _hub_answered(self) -> None:
+        """A site that has just started knows no checkpoint until the hub has answered it: wait for that, but not for ever.
+
+        What policy decides before is a refusal, and an attempt that this site could have taken part in would be lost.
+        """
+        p = self._p
+        until = p.clock.monotonic() + FIRST_ANSWER
+        while not p.cosigned() and p.clock.monotonic() < until:
+            await p.clock.sleep(0.05)
 
     async def _up_to_date(self, held: _Held) -> int:
         """The last change of consent that the cohort's bits show: what changes from now on taints what is read.
@@ -577,11 +652,13 @@ class Rounds:
         held.seq = seq
         return seq
 
-    async def _decide(self, opening: Opening, permit: Permit, asking: Asking, held: _Held) -> None:
+    async def _decide(self, opening: Opening, permit: Permit, asking: Asking, held: _Held) -> Decision:
         """Policy on fresh facts. Raises Refused, which names the rule and the fact that would change it."""
         p, run = self._p, opening.run
+        others = sum(not task.done() for name, task in self._computing.items() if name != run)
 
-        def decide(tx: Connection) -> object:
+        def decide(tx: Connection) -> Decision:
+            row, now = _require(tx, run), p.clock.now()
             this = facts.Round(
                 algorithm=asking.algorithm,
                 features=frozenset(asking.features),
@@ -591,12 +668,17 @@ class Rounds:
                 questions_left=permit.questions - _asked_before(tx, permit, opening),
                 attempts_left=permit.attempts - opening.attempt + 1,
                 walls_missing=p.walls_missing(),
+                hour=p.hour(now),
+                computing=others,
+                run_seconds=max(0, int(now - row["opened"])),
+                run_mib=row["sent"] // limits.MIB,
             )
-            asked = facts.take_part(tx, permit, p.me, p.cosigned(), p.federation.name, p.clock.now(), this)
+            asked = facts.take_part(tx, permit, p.me, p.cosigned(), p.federation.name, now, this)
             return p.gate.allows(tx, asked, Entity("Study", permit.study), run=run)
 
         decision = await p.store.write(decide)
-        decision.require()  # type: ignore[attr-defined]  # a Decision
+        decision.require()
+        return decision
 
     async def _cohort(
         self, run: RunId, permit: Permit, asking: Asking, *, only: frozenset[PatientId] | None = None
@@ -616,6 +698,7 @@ class Rounds:
                 p.vault,
                 lambda patient: _within(usable(patient), patient, only),
                 p.randomness,
+                complete=permit.features,
             )
             bits = p.board.open(run, use, cohort.patients)
             name = hashlib.sha256(b"\n".join([run.encode(), p.randomness.take(16)])).hexdigest()
@@ -628,9 +711,9 @@ class Rounds:
     # -- reading
 
     def _memory(self, tx: Connection) -> memory.Memory:
-        """What this site has committed without privacy."""
+        """What this site has committed without privacy, in all studies."""
         found = tx.execute(select(MEMORY.c.content)).scalar_one_or_none()
-        return memory.empty(self._p.randomness) if found is None else memory.decode(bytes(found))
+        return memory.EMPTY if found is None else memory.decode(bytes(found))
 
     def _commit(self, tx: Connection, run: RunId) -> None:
         """In the transaction of the first vote: the vote is the disclosure, so from here on it is remembered."""
@@ -639,14 +722,10 @@ class Rounds:
         if row["pending"] is None or permit.privacy is not None:
             return
         said = msgspec.msgpack.decode(row["pending"], type=_Committed)
-        after = memory.commit(
-            self._memory(tx),
-            run=run,
-            study=permit.study,
-            question=said.question,
-            selection=said.selection,
-            patients=said.patients,
-        )
+        before = self._memory(tx)
+        after = memory.commit(before, run=run, cohort=said.cohort, floor=permit.least_patients)
+        if after is before:
+            return
         kept = {"only": 1, "content": memory.encode(after)}
         tx.execute(
             upsert(tx, MEMORY)
@@ -722,11 +801,6 @@ def _commits(state: SiteState, before: SiteState) -> bool:
     return now.votes != then.votes or now.declined != then.declined or now.entry != then.entry
 
 
-def _swap(register: Register, content: bytes) -> None:
-    epoch, _ = register.read()
-    register.swap(epoch, content)
-
-
 def _now_or_never() -> bool:
     """For events at which the machine does not ask."""
     return True
@@ -753,6 +827,15 @@ def _asked_before(tx: Connection, permit: Permit, now: Opening) -> int:
         select(SUMS.c.run, SUMS.c.step).join(RUNS, RUNS.c.run == SUMS.c.run).where(RUNS.c.permit == permit.id)
     )
     return sum((row.run, row.step) != (now.run, now.step) for row in rows)
+
+
+def _metered(tx: Connection, run: str, seconds: float, sent: int) -> dict[str, Json]:
+    """Count what a contribution took (s of its worker, bytes that leave); what the run has done here so far, for the log."""
+    more = {"computed": RUNS.c.computed + seconds, "sent": RUNS.c.sent + sent}
+    tx.execute(update(RUNS).where(RUNS.c.run == run).values(more))
+    row = _require(tx, run)
+    answered = tx.execute(select(func.count()).where(SUMS.c.run == run, SUMS.c.total.is_not(None))).scalar_one()
+    return {"answered": answered, "run_seconds": round(row["computed"], 3), "run_sent": row["sent"]}
 
 
 def _row(tx: Connection, run: str) -> RowMapping | None:

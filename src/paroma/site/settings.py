@@ -2,15 +2,19 @@
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from paroma.kernel import settings as kernel_settings
 from paroma.kernel.errors import BadInput
-from paroma.kernel.ids import SiteId
+from paroma.kernel.ids import SiteId, printable
 
 FILE = "site.toml"
 MEMBER = "member.json"
+LOCALTIME = Path("/etc/localtime")  # where a machine keeps its time zone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +22,10 @@ class SiteSettings:
     """Settings of `paroma site`: from `site.toml` in its folder and from variables `PAROMA_SITE_...`.
 
     folder: keys, vault, and the database if none is named. replicas: folders for the vault's root key, at least two, on
-    different disks in production. house: sentences of the house rules that are ticked. recheck_seconds: how often the whole
-    federation log is read again. worker_seconds: the longest that one contribution may compute.
+    different disks in production. timezone: of the hours of house rules, and of the times that patients read, such as
+    `Europe/Berlin`; empty: the machine's. phone, hours: of the help line on patients' pages; empty: they are sent to the desk.
+    recheck_seconds: how often the whole federation log is read again. worker_seconds: the longest that one contribution may
+    compute.
     """
 
     folder: Path
@@ -29,7 +35,7 @@ class SiteSettings:
     url: str = ""
     store: str | None = None
     replicas: tuple[str, ...] = ()
-    house: tuple[str, ...] = ()
+    timezone: str = ""
     phone: str = ""
     hours: str = ""
     recheck_seconds: float = 30.0
@@ -52,9 +58,37 @@ class SiteSettings:
             return tuple(Path(one) for one in self.replicas)
         return (self.folder / "root-1", self.folder / "root-2")
 
+    @property
+    def zone(self) -> tzinfo:
+        """The hospital's: `timezone`, else the machine's, else UTC."""
+        return _zone(self.timezone) if self.timezone else machine_zone(LOCALTIME)
+
     def __post_init__(self) -> None:
+        try:
+            _ = self.zone
+        except (ZoneInfoNotFoundError, ValueError, OSError) as problem:
+            raise BadInput(
+                f"`timezone` names no time zone that this machine knows: `{printable(self.timezone)}`",
+                do="write it as in `Europe/Berlin`, or install the system's `tzdata`",
+            ) from problem
         if self.replicas and len(self.replicas) < 2:  # a key on one disk dies with it
             raise BadInput("`replicas` names one folder", do="name at least two, on different disks")
+
+
+def machine_zone(localtime: Path) -> tzinfo:
+    """The time zone of this machine, by its name where the file is a link to the zone's own; UTC where there is none."""
+    try:
+        _, found, name = str(localtime.resolve()).partition("/zoneinfo/")
+        if found:
+            return _zone(name)
+        with localtime.open("rb") as file:
+            return ZoneInfo.from_file(file)
+    except (OSError, ValueError, ZoneInfoNotFoundError):
+        return UTC
+
+
+def _zone(name: str) -> tzinfo:
+    return UTC if name in {"UTC", "Etc/UTC", "Universal", "Zulu"} else ZoneInfo(name)
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,3 +112,21 @@ def to_toml(settings: SiteSettings) -> str:
 def _text(value: str) -> str:
     """A TOML string: JSON's escapes are among TOML's, so a quote in a title stays a quote."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def load(folder: Path) -> SiteSettings:
+    """The settings in a site's folder and in the environment. Raises SettingInvalid."""
+    import os
+
+    environ = {name: value for name, value in os.environ.items() if name.startswith("PAROMA_SITE_")}
+    return kernel_settings.load(SiteSettings, folder / FILE, environ, prefix="PAROMA_SITE_")
+
+
+def member_of(settings: SiteSettings) -> Membership:
+    """What joining brought. Raises BadInput where the site has not joined."""
+    try:
+        return msgspec.json.decode((settings.folder / MEMBER).read_bytes(), type=Membership)
+    except FileNotFoundError as problem:
+        raise BadInput(
+            f"`{settings.folder}` has not joined a federation", do="run `paroma site join INVITATION` first"
+        ) from problem

@@ -15,6 +15,7 @@ PERMITS = Table(
     Column("state", String(20), nullable=False),  # waiting, signed, refused, valid, revoked
     Column("reasons", Text, nullable=False),  # JSON: why it was refused
     Column("at", Float(53), nullable=False),
+    Column("ended", Float(53)),  # when it was revoked
 )
 
 BUNDLES = Table(
@@ -36,6 +37,8 @@ RUNS = Table(
     Column("seq", BigInteger, nullable=False),  # the last change of consent before the current contribution was read
     Column("pending", LargeBinary),  # what the first vote for the current contribution will commit
     Column("opened", Float(53), nullable=False),
+    Column("computed", Float(53), nullable=False, default=0.0),  # s that workers took for it
+    Column("sent", BigInteger, nullable=False, default=0),  # bytes of masked contributions
 )
 
 ENTRIES = Table(

@@ -62,6 +62,20 @@ def test_fewer_features_want_fewer_cells(vault_with, files):
     assert table(cohort)[:, 1].min() == 32
 
 
+@pytest.mark.promise(1)
+def test_all_questions_of_one_permit_are_about_the_same_patients(vault_with, files):
+    vault, permit = vault_with(files["va"]), ("age", "chol", "oldpeak")
+
+    def asked(*features):
+        return assemble(heart.data_set(), features, vault, everybody, DRAW, complete=permit)
+
+    one, two = asked("age"), asked("chol", "age")
+    assert set(one.patients) == set(two.patients)
+    assert one.features == ("age",)
+    assert table(one).shape[1] == 1
+    assert len(one.patients) < len(assemble(heart.data_set(), ("age",), vault, everybody, DRAW).patients)
+
+
 def test_the_order_of_rows_is_another_each_time_and_says_nothing(vault_with, files):
     vault = vault_with(files["va"])
     one, two = (assemble(heart.data_set(), ("age",), vault, everybody, DRAW) for _ in range(2))

@@ -264,3 +264,76 @@ def test_the_hospitals_proxy_is_used_and_does_not_see_inside(authority, tmp_path
     assert asyncio.run(course()) == b"200 ok\n"
     assert heard[0].startswith(b"CONNECT hub.example:8443 HTTP/1.1\r\n")
     assert b"GET /" not in b"".join(heard)
+
+
+def connections(authority, tmp_path, replies, *, requests):
+    """What came of `requests` requests, and the connections that it took. replies: the bytes of every reply."""
+    made = []
+
+    async def handle(reader, writer):
+        made.append(writer)
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(replies)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def course():
+        listening = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=authority.serve_as(tmp_path, "127.0.0.1"))
+        url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        said = []
+        async with HttpsNetwork([url], trust=trusting(authority.pem), most_reply_bytes=1000) as network:
+            for _ in range(requests):
+                said.append((await network.send(HttpRequest(method="GET", url=url))).body)
+                await asyncio.sleep(0.02)
+        listening.close()
+        await listening.wait_closed()
+        return said
+
+    return asyncio.run(course()), made
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        pytest.param(PLAIN, 1, id="one connection carries many requests"),
+        pytest.param(PLAIN.replace(b"X-Word: a", b"Connection: close"), 5, id="unless the other side ends it"),
+        pytest.param(PLAIN + b"HTTP/1.1 200 OK", 5, id="or says what nobody asked for"),
+    ],
+)
+def test_how_many_connections_five_requests_take(authority, tmp_path, reply, expected):
+    said, made = connections(authority, tmp_path, reply, requests=5)
+    assert said == [b"ok"] * 5
+    assert len(made) == expected
+
+
+def test_a_proxy_that_says_no_is_named(authority, tmp_path):
+    async def course():
+        async def connect(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        proxy = await asyncio.start_server(connect, "127.0.0.1", 0)
+        (tmp_path / "ca.pem").write_bytes(authority.pem)
+        environ = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}", "PATH": os.environ["PATH"]}
+        asker = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            ASKER,
+            "https://hub.example:8443",
+            tmp_path / "ca.pem",
+            env=environ,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await asker.communicate()
+        proxy.close()
+        await proxy.wait_closed()
+        return said.decode()
+
+    assert "PeerUnavailable: the proxy answers 407" in asyncio.run(course())

@@ -2,36 +2,64 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from paroma.lab.simulation.story import play, plot_of
+from paroma.lab.simulation.disk import Fault
+from paroma.lab.simulation.liveness import FINISHED, TROUBLE
+from paroma.lab.simulation.plot import Lie, Part, plot_of
+from paroma.lab.simulation.story import play
 
 SEEDS, CHUNK = 200, 10
 REPLAY = "replay with `python -m paroma.lab.simulation {}`"
 
 
-def careless(site):
-    """The planted defect: whoever withdrew after the rows were read is not asked about at the vote."""
-    site.rounds._clean = lambda _tx, _row: lambda: True
+@pytest.fixture(scope="module")
+def reasons():
+    """What became of all runs of the seeds that were played so far."""
+    return Counter()
 
 
 @pytest.mark.promise(2)
 @pytest.mark.promise(4)
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
-def test_nothing_that_happens_to_a_federation_breaks_a_promise(founded, first):
+def test_nothing_that_happens_to_a_federation_breaks_a_promise(founded, reasons, first):
     for seed in range(first, first + CHUNK):
         seen = play(seed, founded)
         assert not seen.wrong, f"{REPLAY.format(seed)}: {seen.wrong}"
+        reasons.update(seen.why.values())
 
 
-def test_the_seeds_differ_in_everything_that_can_happen(founded):
-    plots = [plot_of(seed, founded) for seed in range(SEEDS)]
-    assert {event.what for plot in plots for event in plot.events} == {"kill", "cut", "withdraw"}
-    assert {event.where for plot in plots for event in plot.events if event.what == "kill"} > {"hub", "va"}
-    assert any(plot.disk_chances for plot in plots)
-    assert any(plot.faults.lose_reply for plot in plots)
-    assert len({type(plot.queries[0]) for plot in plots}) == 2
+def test_most_runs_come_to_their_result_and_few_lose_all_their_attempts_to_the_troubles(reasons, record_property):
+    record_property("runs", dict(reasons))
+    if sum(reasons.values()) >= SEEDS:  # not where only some of the tests were chosen
+        assert reasons[FINISHED] > 0.7 * sum(reasons.values()), reasons
+        assert reasons[TROUBLE] < 0.05 * sum(reasons.values()), reasons
+
+
+def test_the_seeds_have_every_kind_of_trouble_and_every_kind_of_question(founded):
+    kinds = sum((plot_of(seed, founded).kinds() for seed in range(SEEDS)), Counter())
+    wanted = {
+        "a lost request",
+        "a lost reply",
+        "a doubled request",
+        "reordering",
+        "a failing disk",
+        "a kill at a write",
+    }
+    wanted |= {"a kill of the hub", "a kill of a site", "a cut", "a withdrawal", "nothing wrong"}
+    wanted |= {"privacy", "exact statistics", "a regression", "an app"}
+    wanted |= {f"an older copy of {part.value}" for part in Part} | {f"a lie: {lie.value}" for lie in Lie}
+    assert set(kinds) == wanted
+    assert min(kinds.values()) >= 3, kinds
+
+
+def test_the_faults_of_disks_are_all_drawn(founded):
+    drawn = {
+        fault for seed in range(SEEDS) for kinds in plot_of(seed, founded).disk_chances.values() for fault in kinds
+    }
+    assert drawn == set(Fault)
 
 
 def test_the_same_seed_gives_the_same_log_bytes(founded):
@@ -54,19 +82,4 @@ def test_the_same_seed_gives_the_same_log_in_another_process_with_other_hashes(f
     logs = re.findall(r"federation log (\w+), trace (\w+)", said.stdout)
     here = [play(int(seed), founded) for seed in seeds]
     assert logs == [(seen.log[:16], seen.trace[:16]) for seen in here]
-
-
-@pytest.mark.promise(2)
-def test_a_vote_that_does_not_ask_for_withdrawals_is_caught_by_some_seed(founded):
-    caught = (
-        seed for seed in range(SEEDS) if any("withdrew before" in w for w in play(seed, founded, defect=careless).wrong)
-    )
-    assert next(caught, None) is not None
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("first", range(1_000, 6_000, 50))
-def test_many_more_seeds_break_no_promise(founded, first):
-    for seed in range(first, first + 50):
-        seen = play(seed, founded)
-        assert not seen.wrong, f"{REPLAY.format(seed)}: {seen.wrong}"
+    assert "2 seeds, 0 wrong" in said.stdout

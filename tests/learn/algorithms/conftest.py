@@ -39,6 +39,7 @@ def make_permit():
                 Participant(site=f"site-000000000000000{i}", owner=f"owner{i}") for i in range(sites)
             ),
             "least_patients": 10,
+            "counts_to": 1,
             "least_owners": 3,
             "colluders": 0,
             "dropouts": 1,

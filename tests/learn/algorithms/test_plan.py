@@ -249,3 +249,20 @@ def test_a_singular_matrix_names_its_column():
     with pytest.raises(linear.NotPositive) as problem:
         linear.cholesky([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 1.0]])
     assert problem.value.column == 1
+
+
+@pytest.mark.promise(1)
+def test_every_count_of_a_result_is_told_as_the_permit_says_and_no_other_figure_changes(federate, make_permit):
+    tables = [rows(61, i) for i in range(4)]
+    for query in (Statistics(features=tuple(f.name for f in FEATURES)), FIT):
+        exact = federate(tables, make_permit(counts_to=1)).ask(query, FEATURES)
+        told = federate(tables, make_permit(counts_to=5)).ask(query, FEATURES)
+        assert (exact.patients, told.patients, told.counts_to) == (244, 245, 5)
+        if isinstance(query, Statistics):
+            for one, other in zip(exact.features, told.features, strict=True):
+                assert (one.mean, one.variance) == (other.mean, other.variance)
+                counts = [other.count, other.missing, *(cell.count for cell in other.cells)]
+                assert all(count is None or count % 5 == 0 for count in counts)
+                assert all(abs(a.count - b.count) <= 2 for a, b in zip(one.cells, other.cells, strict=True) if a.count)
+        else:
+            assert (exact.raw, exact.raw_errors) == (told.raw, told.raw_errors)

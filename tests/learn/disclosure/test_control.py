@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from paroma.learn.disclosure import control
-from paroma.learn.disclosure.control import Change
 
 
 @pytest.mark.promise(1)
@@ -18,31 +17,28 @@ from paroma.learn.disclosure.control import Change
     ],
 )
 def test_a_site_whose_cohort_shrank_by_less_than_the_floor_sits_out_the_run(removed, sits_out):
-    before = {f"patient-{i}" for i in range(30)}
-    now = {f"patient-{i}" for i in range(removed, 33)}
-    assert control.compare(before, now) == Change(added=3, removed=removed)
-    assert control.sits_out(control.compare(before, now), 10) is sits_out
+    assert control.sits_out(removed, 10) is sits_out
+
+
+@pytest.mark.promise(1)
+def test_what_comes_down_to_a_few_is_refused_and_their_number_is_not_named():
+    texts = set()
+    for count in (1, 5, 9):
+        with pytest.raises(control.DifferencingRefused) as refusal:
+            control.differencing(count, 10)
+        texts.add(str(refusal.value))
+    assert len(texts) == 1
+    control.differencing(0, 10)
+    control.differencing(10, 10)
 
 
 @pytest.mark.promise(1)
 @pytest.mark.parametrize(
-    ("change", "remembered", "answer"),
-    [
-        pytest.param(None, False, "compute", id="never asked"),
-        pytest.param(Change(added=0, removed=0), False, "compute", id="nothing changed: the same number again"),
-        pytest.param(Change(added=4, removed=5), True, "from memory", id="too few came or went"),
-        pytest.param(Change(added=5, removed=5), False, "compute", id="enough changed"),
-    ],
+    ("count", "to", "told"),
+    [(742, 5, 740), (743, 5, 745), (742.5, 5, 740), (740, 5, 740), (742, 1, 742), (0, 5, 0), (15, 10, 20), (9.6, 1, 10)],
 )
-def test_the_same_question_is_answered_from_memory_until_enough_changed(change, remembered, answer):
-    assert control.repeat(change, 10, remembered=remembered) == answer
-
-
-@pytest.mark.promise(1)
-def test_the_same_question_is_refused_where_the_answer_is_gone():
-    with pytest.raises(control.DifferencingRefused) as refusal:
-        control.repeat(Change(added=0, removed=1), 10, remembered=False)
-    assert "1" not in str(refusal.value)
+def test_a_count_is_told_to_the_nearest_multiple(count, to, told):
+    assert control.told(count, to) == told
 
 
 COUNTS = st.lists(st.integers(0, 30), min_size=1, max_size=12)

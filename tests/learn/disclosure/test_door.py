@@ -57,7 +57,7 @@ class DebitsLater:
 
     def reserve(self, wish):
         self.due.append(wish)
-        return Receipt(attempt=wish.attempt, mu_squared=wish.mu_squared, head="", again=False)
+        return Receipt(attempt=wish.attempt, mu_squared=wish.mu_squared, number=1, head="", again=False)
 
 
 class Suspicious:

@@ -53,16 +53,27 @@ def charged(**changes):
 
 
 @pytest.mark.promise(1)
-def test_an_abandoned_attempt_stays_spent():
+def test_what_is_reserved_stays_spent_whatever_comes_of_it():
     state, receipt = ledger.reserve(ledger.empty(SeededRandomness(0)), charged())
-    settled = ledger.settle(state, "a1", "abandoned")
-    assert ledger.spent(settled, "study-1", "patient-1") == 7
-    assert settled.head != receipt.head
-    assert ledger.settle(settled, "a1", "abandoned") is settled
-    with pytest.raises(ledger.ReservationUnknown):
-        ledger.settle(settled, "a1", "committed")
-    with pytest.raises(ledger.ReservationUnknown):
-        ledger.settle(settled, "a2", "committed")
+    again, said = ledger.reserve(state, charged())
+    assert again is state
+    assert (said.again, said.number, said.head) == (True, receipt.number, receipt.head)
+    assert ledger.spent(state, "study-1", "patient-1") == 7
+
+
+@pytest.mark.promise(1)
+def test_a_ledger_is_held_to_the_debit_that_the_log_tells_of():
+    before, first = ledger.reserve(ledger.empty(SeededRandomness(0)), charged())
+    state, second = ledger.reserve(before, charged(attempt="a2"))
+    assert (first.number, second.number) == (1, 2)
+    for receipt in (first, second):
+        ledger.require(state, receipt.number, receipt.head)  # longer than its anchor is fine: a crash came before the log
+    with pytest.raises(ledger.BudgetOutdated) as refusal:
+        ledger.require(before, second.number, second.head)
+    assert "newest copy" in refusal.value.do
+    other, _ = ledger.reserve(before, charged(attempt="a3"))  # spent otherwise, from the older copy
+    with pytest.raises(ledger.BudgetOutdated):
+        ledger.require(other, second.number, second.head)
 
 
 def test_studies_are_charged_apart():

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from paroma.lab.workers import InProcess
-from paroma.learn.flower import fab, session
+from paroma.learn.flower import fab, names
 from paroma.learn.sandbox.host import Sandbox
 from paroma.learn.sandbox.task import Limits
 
@@ -69,8 +69,8 @@ def loop():
 def sandbox(loop, tmp_path_factory):
     started = loop.run(
         Sandbox.start(
-            (session.TRAIN, session.SERVE),
-            environment=session.ENVIRONMENT,
+            (names.TRAIN, names.SERVE),
+            environment=names.ENVIRONMENT,
             limits=Limits(memory=512 << 20, seconds=30),
             notes=tmp_path_factory.mktemp("notes"),
         )
@@ -84,4 +84,4 @@ def workers(request):
     """The two that stand behind the same port pass the same tests."""
     if request.param == "sandbox":
         return request.getfixturevalue("sandbox")
-    return InProcess((session.TRAIN, session.SERVE))
+    return InProcess((names.TRAIN, names.SERVE))

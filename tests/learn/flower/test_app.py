@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
-from paroma.learn.flower import fab, rule, session
+from paroma.learn.flower import fab, names, rule, session
 from paroma.learn.flower.app import component, identify, numbered, unpacked
 from paroma.learn.flower.messages import Trained, TrainRequest
 from paroma.learn.sandbox.task import Ending, Task, WorkerFailed
@@ -28,7 +28,7 @@ def ones(n):
 
 async def train(workers, bundle, model, cohort, bits, **more):
     reply = await workers.run(
-        Task(entry=session.TRAIN, payload=request(model, **more), tables=(bundle, cohort, bits, model.values))
+        Task(entry=names.TRAIN, payload=request(model, **more), tables=(bundle, cohort, bits, model.values))
     )
     return msgspec.msgpack.decode(reply, type=Trained)
 
@@ -142,7 +142,7 @@ def test_every_next_model_that_the_app_asks_for_follows_the_rule(loop, workers, 
 def test_both_kinds_of_workers_give_the_same_bits(loop, sandbox, bundle, cohorts, somewhere):
     from paroma.lab.workers import InProcess
 
-    models = [loop.run(federate(w, bundle, cohorts))[0] for w in (sandbox, InProcess((session.TRAIN, session.SERVE)))]
+    models = [loop.run(federate(w, bundle, cohorts))[0] for w in (sandbox, InProcess((names.TRAIN, names.SERVE)))]
     assert models[0] == models[1]
 
 
@@ -160,7 +160,7 @@ def test_nothing_of_an_app_is_left_in_the_simulation(loop, bundle, cohorts, some
     from paroma.lab.workers import InProcess
 
     path = list(sys.path)
-    loop.run(federate(InProcess((session.TRAIN, session.SERVE)), bundle, cohorts))
+    loop.run(federate(InProcess((names.TRAIN, names.SERVE)), bundle, cohorts))
     assert not [m for m in sys.modules if m.startswith("heartapp")]
     assert sys.path == path
 
@@ -269,7 +269,7 @@ return reply(metrics={"loss": float(rows[7, 2]), "all": rows.ravel().tolist()}, 
     payload = request(zeros)
     reply = loop.run(
         workers.run(
-            Task(entry=session.TRAIN, payload=payload, tables=(bundle, arrow(marked), ones(len(marked)), zeros.values))
+            Task(entry=names.TRAIN, payload=payload, tables=(bundle, arrow(marked), ones(len(marked)), zeros.values))
         )
     )
     update = msgspec.msgpack.decode(reply, type=Trained)

@@ -121,4 +121,4 @@ def test_too_few_sites_end_the_run_with_a_reason(federation, programme):
     f.set_up()
     f.ask()
     assert not f.results
-    assert f.failed == "the permit reserves no further attempt at this question"
+    assert f.failed == hub.NOBODY_LEFT

@@ -8,7 +8,8 @@ from paroma.trust.audit import checkpoint as checkpoints, log as logs, tables
 from paroma.trust.audit.checkpoint import CheckpointInvalid, LogInconsistent
 from paroma.trust.audit.cosignatures import QuorumMissing
 from paroma.trust.audit.entries import seal
-from paroma.trust.audit.follow import follow, followed, remember
+from paroma.trust.audit.follow import follow
+from paroma.trust.audit.followed import followed, remember
 from paroma.trust.audit.log import FEDERATION
 from paroma.trust.audit.merkle import EMPTY, EMPTY_ROOT, TILE, leaf_hash, leaf_hashes
 from paroma.trust.audit.notes import Note, NoteUnsigned

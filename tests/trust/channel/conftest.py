@@ -14,9 +14,9 @@ from paroma.kernel.wire.network import HttpResponse, PeerUnavailable
 from paroma.trust.channel import mailbox, outbox, tables
 from paroma.trust.channel.authenticate import Unauthenticated, authenticate, refused_proof
 from paroma.trust.channel.caller import Caller
-from paroma.trust.channel.exchange import HubEnd
+from paroma.trust.channel.exchange import NOTHING, HubEnd
 from paroma.trust.channel.line import Events, Line
-from paroma.trust.channel.messages import EXCHANGE_PATH, TOKEN_PATH, UPLOAD_PATH
+from paroma.trust.channel.messages import EXCHANGE_PATH, TOKEN_PATH, UPLOAD_PATH, Shown, Taken
 from paroma.trust.channel.parked import Parked
 from paroma.trust.channel.uploads import Uploads
 from paroma.trust.identity import tokens
@@ -46,16 +46,39 @@ class QuickClock:
 
 
 class NoHeads:
-    """Logs that have nothing to say."""
+    """A site's logs that have nothing to say."""
 
-    async def ours(self, site=None):
+    def ours(self, tx):
         return ("head",)
 
-    async def theirs(self, *said):
-        assert said[-1] == ("head",)
+    async def theirs(self, heads):
+        assert heads in {("head",), ()}
 
-    async def news(self, site):
+
+class NoHubHeads:
+    """The same at the hub."""
+
+    def changed(self, site, heads):
+        assert heads == ("head",)
         return False
+
+    def theirs(self, tx, site, heads):
+        return Taken()
+
+    def taken(self, site, heads):
+        assert heads == ("head",)
+
+    def advance(self, tx):
+        return None
+
+    def news(self, tx, site):
+        return False
+
+    def ours(self, tx, site):
+        return Shown(texts=("head",))
+
+    def sent(self, site, shown):
+        return None
 
 
 class Hub:
@@ -85,10 +108,11 @@ class Hub:
         self.end = HubEnd(
             self.store,
             self.parked,
+            admits=lambda _tx, _site: True,
             handle=self.handle,
-            heads=NoHeads(),
+            heads=NoHubHeads(),
             clock=clock,
-            committed=lambda _: None,
+            committed=lambda did: [self.parked.wake(to) for to in did.posted_to],
         )
 
     def enrol(self, site, key):
@@ -98,7 +122,7 @@ class Hub:
         tx.execute(insert(EFFECTS).values(body=body))
         if self.refuse is not None and self.refuse(body):
             raise Refused("this is not allowed", do="ask")
-        return ()
+        return NOTHING
 
     def revoke(self, site):
         del self.clients[site]

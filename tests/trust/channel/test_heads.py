@@ -53,8 +53,20 @@ class Pair:
         self.news += 1
 
     async def exchange(self) -> None:
-        await self.hub.theirs("one", await self.site.ours())
-        await self.site.theirs(await self.hub.ours("one"))
+        said = self.site_store.read_now(self.site.ours)
+        self.hub.changed("one", said)
+
+        def take(tx):
+            taken = self.hub.theirs(tx, "one", said)
+            self.hub.advance(tx)
+            return taken, self.hub.ours(tx, "one")
+
+        taken, shown = self.hub_store.write_now(take)
+        if taken.trouble is not None:
+            raise taken.trouble
+        self.hub.taken("one", said)
+        self.hub.sent("one", shown)
+        await self.site.theirs(shown.texts)
 
     def grow_hub(self) -> None:
         self.hub_store.write_now(lambda tx: self.hub_log.write(tx, "note", what="something"))
@@ -95,7 +107,7 @@ def test_a_shorter_or_rewritten_federation_log_is_marked_and_stays_marked(pair, 
         other = Pair(lambda name: new_store(f"other_{name}"))
         for _ in range(3):
             other.grow_hub()
-        heads = await other.hub.ours("one")
+        heads = other.hub_store.read_now(lambda tx: other.hub.ours(tx, "one")).texts
         said = canonical.decode_as(heads[0].encode(), HubHeads)
         assert said.note
         await pair.site.theirs(heads)  # without a proof it is only not taken over
@@ -113,7 +125,7 @@ def test_heads_that_cannot_be_read_are_refused_and_remembered_nowhere(pair, head
         with pytest.raises(ParomaError):
             await pair.site.theirs(heads)
         with pytest.raises(BadInput):
-            await pair.hub.theirs("one", ("{}",))
+            pair.hub.changed("one", ("{}",))
 
     asyncio.run(scene())
     assert pair.site_store.read_now(lambda tx: witness.seen(tx, pair.hub_signer.origin)) is None
@@ -126,12 +138,12 @@ def test_a_site_that_waits_is_rung_when_the_log_has_grown(pair):
         pair.grow_hub()
         await pair.exchange()
         await pair.exchange()
-        await pair.hub.advance()
+        await pair.hub.advance_all()
         assert pair.rung == []
-        assert not await pair.hub.news("one")
+        assert not pair.hub_store.read_now(lambda tx: pair.hub.news(tx, "one"))
         pair.grow_hub()
-        await pair.hub.advance()
+        await pair.hub.advance_all()
         assert pair.rung == ["one"]
-        assert await pair.hub.news("one")
+        assert pair.hub_store.read_now(lambda tx: pair.hub.news(tx, "one"))
 
     asyncio.run(scene())

@@ -1,50 +1,34 @@
-"""One allowed request an action: the corpus that the tests bend."""
+"""One allowed request an action, from the packs' own ground: the corpus that the tests bend."""
 
 import msgspec
 import pytest
 
-from paroma.trust.policy.decide import Ask, load
-from paroma.trust.policy.facts import TYPES, Entity, fields
+from paroma.trust.policy import house, trial
+from paroma.trust.policy.decide import load
 
-GOOD = {
-    "proven": True, "enrolled": True, "roles": frozenset({"scientist", "officer", "committee", "operator", "desk"}),
-    "member": "online", "attestation": "none", "attestation_asked": "none", "log": "consistent", "checkpoint_age": 1,
-    "grace": 60, "cosignatures": 3, "quorum": 3, "risk": 0, "paused": False, "permit_state": "valid", "permit_signed": True,
-    "takes_part": True, "purpose": "scientific-research", "now": 100, "starts": 50, "ends": 200,
-    "algorithms": frozenset({"logistic", "statistics"}), "private": True, "epsilon_thousandths": 3000, "least_patients": 50,
-    "algorithm": "logistic", "features": frozenset({"age"}), "permitted_features": frozenset({"age", "sex"}),
-    "floor_reached": True, "steady": True, "budget_enough": True, "questions_left": 3, "attempts_left": 2,
-    "walls_missing": frozenset(), "invitation": "open", "is_applicant": True, "sites_online": 4, "least_sites": 3,
-}  # fmt: skip
-WHO = {
-    "Receive": "Hub",
-    "Consider": "Hub",
-    "TakePart": "Hub",
-    "Vote": "Hub",
-    "Answer": "Hub",
-    "Join": "Site",
-    "Exchange": "Site",
-    "ReadOwnUses": "Patient",
-}
-WHAT = {
-    **dict.fromkeys(("Receive", "Join", "Exchange", "ReadCatalogue", "ReadLog", "ReadMembers", "Invite"), "Federation"),
-    **dict.fromkeys(("ReadOwnUses", "Withdraw", "IssuePatientLink"), "Patient"),
-    **dict.fromkeys(("LoadRecords", "ReadSite", "Pause", "Resume", "Quarantine"), "Site"),
-}
+EVERY_SENTENCE = (
+    "no-purpose purpose=product-development",
+    "no-purpose purpose=education",
+    "never-kind kind=genetic",
+    "only-organisations kinds=university,hospital",
+    "nobody-from-country country=US",
+    "nobody-from-organisation organisation=Acme Ltd",
+    "no-foreign-code",
+    "private-only",
+    "epsilon-at-most epsilon=3",
+    "at-least-patients patients=50",
+    "not-between-hours from=22 to=6",
+    "no-run-longer seconds=3600",
+    "no-contribution-longer seconds=30",
+    "no-contribution-larger mib=512",
+    "at-least-sites sites=3",
+    "at-most-at-once many=2",
+)
 
 
 def make(action, **changed):
-    kind = TYPES[action]
-    given = {name: GOOD[name] for name, _ in fields(kind)}
-    if action == "DecideApplication":
-        given["is_applicant"] = False
-    principal = Entity(WHO.get(action, "Person"), "one")
-    return Ask(
-        action=action,
-        principal=principal,
-        resource=Entity(WHAT.get(action, "Study"), "one"),
-        facts=kind(**given | changed),
-    )
+    asked = trial.good(action)
+    return msgspec.structs.replace(asked, facts=msgspec.structs.replace(asked.facts, **changed))
 
 
 @pytest.fixture(scope="session")
@@ -53,17 +37,34 @@ def policies():
 
 
 @pytest.fixture(scope="session")
-def strict():
-    """A house that ticked every sentence."""
-    from paroma.trust.policy.decide import house_sentences
+def every_sentence():
+    return tuple(house.parse(one) for one in EVERY_SENTENCE)
 
-    return load(house=[sentence.id for sentence in house_sentences()])
+
+@pytest.fixture(scope="session")
+def strict(every_sentence):
+    """A house that ticked every sentence."""
+    return load(house=every_sentence)
 
 
 @pytest.fixture(scope="session")
 def ask():
     """`ask("TakePart", now=500)`: an allowed request with some facts changed."""
     return make
+
+
+@pytest.fixture(scope="session")
+def own():
+    """`own(text, tests)`: a pack of one's own."""
+    from paroma.trust.policy import packs
+
+    def make_pack(text, tests="", name="ours", version="1"):
+        meta = f'name = "{name}"\nversion = "{version}"\ntitle = "Ours"\nsays = "For tests."\n'
+        tests = tests or '[[test]]\nsays = "x"\naction = "Pause"\ndecision = "allowed"\npolicy = "pause"\n'
+        files = {"pack.toml": meta.encode(), "policies.cedar": text.encode(), "tests.toml": tests.encode()}
+        return packs.own(files), files
+
+    return make_pack
 
 
 @pytest.fixture(scope="session")

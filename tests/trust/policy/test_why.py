@@ -10,13 +10,15 @@ from paroma.trust.policy.why import why
 BAD = {
     "proven": [False], "enrolled": [False], "roles": [frozenset()], "member": ["left", "invited", "quarantined"],
     "attestation": ["failed", "unknown", "verified"], "attestation_asked": ["verified", "secret"], "log": ["inconsistent", "unknown"],
-    "checkpoint_age": [61, 10**9, -1], "grace": [0], "cosignatures": [0, 2], "quorum": [4, 0], "risk": [70, 100, -1], "paused": [True],
+    "checkpoint_age": [61, 10**9, -1], "grace": [0], "cosignatures": [0, 2], "quorum": [4, 0], "paused": [True],
     "permit_state": ["ended", "revoked"], "permit_signed": [False], "takes_part": [False], "purpose": ["marketing", "curiosity", "education"],
     "now": [0, 200, 10**10], "starts": [150, 300], "ends": [10, 50], "algorithms": [frozenset({"flower"}), frozenset()], "private": [False],
     "epsilon_thousandths": [9000], "least_patients": [3, 30], "algorithm": ["flower"], "features": [frozenset({"genome"})],
     "permitted_features": [frozenset()], "floor_reached": [False], "steady": [False], "budget_enough": [False], "questions_left": [0],
     "attempts_left": [0], "walls_missing": [frozenset({"seccomp"})], "invitation": ["used", "expired", "unknown"], "is_applicant": [False, True],
-    "sites_online": [1], "least_sites": [9, 2],
+    "sites_online": [1], "least_sites": [9, 2], "kinds": [frozenset({"genetic"}), frozenset({"unknown"}), frozenset({"genetic", "unknown"})],
+    "organisation": ["Acme Ltd", "unknown"], "organisation_kind": ["company", "unknown"], "country": ["US", "unknown"],
+    "hour": [23, 2], "computing": [32, 5], "run_seconds": [-1, 4000, 10**7], "run_mib": [-1, 10**6],
 }  # fmt: skip
 CORPUS = [(action, {name: bad}) for action, kind in TYPES.items() for name, _ in fields(kind) for bad in BAD[name]]
 _dice = random.Random(7)
@@ -85,9 +87,14 @@ def test_an_allowed_request_needs_no_change(policies, ask):
     assert found.turned == ask("TakePart")
 
 
-def test_where_nothing_helps_nothing_is_invented(ask):
+def test_where_nothing_helps_nothing_is_invented(ask, own):
     closed = load(
-        own='@id("closed") @because("closed for good") forbid(principal, action == Action::"TakePart", resource);'
+        own=[
+            own(
+                '@id("closed") @because("closed for good") @to_change("nothing helps") @change("checkpoint_age = 1") '
+                'forbid(principal, action == Action::"TakePart", resource);'
+            )[0]
+        ]
     )
     found = why(closed, ask("TakePart"))
     assert found.reasons[0].policy == "closed"

@@ -1,10 +1,11 @@
 """A virtual environment for a peer, made for this bench and thrown away with it."""
 
 import json
+import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +41,40 @@ class Environment:
     def run(self, script: Path, arguments: Sequence[str], *, seconds: float) -> Mapping[str, float | str]:
         """What a script of ours prints as its last line, a JSON object. Raises PeerUnavailable."""
         said = self._run([str(self.python), str(script), *arguments], seconds)
+        return _figures(script, said)
+
+    @contextmanager
+    def asking(
+        self, script: Path, arguments: Sequence[str], *, seconds: float
+    ) -> Iterator[Callable[[], Mapping[str, float | str]]]:
+        """A script of ours that goes on: each call asks it for one more JSON object. seconds: the longest for one.
+
+        Raises PeerUnavailable, also from the call.
+        """
+        process = subprocess.Popen(
+            [str(self.python), str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        )
+
+        def ask() -> Mapping[str, float | str]:
+            if process.stdin is None or process.stdout is None:
+                raise AssertionError("both are pipes")
+            try:
+                process.stdin.write(b"\n")
+                if not select.select([process.stdout], [], [], seconds)[0]:
+                    raise PeerUnavailable(f"`{script.name}` took longer than {seconds:g} s", do="try again")
+            except BrokenPipeError as problem:
+                raise PeerUnavailable(f"`{script.name}` has ended", do="run it by hand") from problem
+            return _figures(script, process.stdout.readline().decode())
+
         try:
-            found = json.loads(said.strip().splitlines()[-1])
-        except (ValueError, IndexError) as problem:
-            raise PeerUnavailable(f"`{script.name}` printed no figures", do="run it by hand") from problem
-        if not isinstance(found, dict):
-            raise PeerUnavailable(f"`{script.name}` printed no figures", do="run it by hand")
-        return found
+            yield ask
+        finally:
+            process.kill()
+            process.communicate()
 
     def said(self, code: str) -> str:
         """What a line of Python prints there. Raises PeerUnavailable."""
@@ -75,3 +103,14 @@ def environment(say: Say, *packages: str) -> Iterator[Environment]:
         if packages:
             made.install(*packages)
         yield made
+
+
+def _figures(script: Path, said: str) -> Mapping[str, float | str]:
+    """The JSON object on the last line. Raises PeerUnavailable."""
+    try:
+        found = json.loads(said.strip().splitlines()[-1])
+    except (ValueError, IndexError) as problem:
+        raise PeerUnavailable(f"`{script.name}` printed no figures", do="run it by hand") from problem
+    if not isinstance(found, dict):
+        raise PeerUnavailable(f"`{script.name}` printed no figures", do="run it by hand")
+    return found

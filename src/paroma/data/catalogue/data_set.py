@@ -5,6 +5,7 @@ It holds no record and may be shown to everybody. The ranges are clinical and pu
 was read: inputs are scaled by them, so that scaling discloses nothing.
 """
 
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -43,8 +44,14 @@ class Level(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     system: str = ""  # of the code
 
 
+Special = Literal[
+    "", "genetic", "biometric", "mental-health", "sexual-health", "reproductive", "addiction", "infectious-disease"
+]
+"""Kinds of data that hospitals' house rules speak of; empty: none of them."""
+
+
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One column."""
+    """One column. special: what kind of data it is, where a hospital may want to keep it back."""
 
     name: str
     title: str
@@ -55,6 +62,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     low: float = 0.0  # public clinical range, in `unit`
     high: float = 1.0
     outcome: bool = False
+    special: Special = ""
 
 
 class FeatureUnknown(BadInput):
@@ -89,6 +97,7 @@ class DataSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return canonical.digest(self)
 
 
+@functools.lru_cache(maxsize=64)  # the same bytes are the same description, and are read at every decision
 def parse(content: bytes) -> DataSet:
     """A data set's description from JSON. Raises NotStrictJson; BadInput where it contradicts itself."""
     data_set = canonical.decode_as(content, DataSet)

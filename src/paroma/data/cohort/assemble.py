@@ -39,13 +39,23 @@ class Cohort:
 
 
 def assemble(
-    data_set: DataSet, features: Sequence[str], vault: Vault, usable: Usable, randomness: Randomness
+    data_set: DataSet,
+    features: Sequence[str],
+    vault: Vault,
+    usable: Usable,
+    randomness: Randomness,
+    *,
+    complete: Sequence[str] = (),
 ) -> Cohort:
-    """The table of `features` over all patients in `vault` that `usable` allows.
+    """The table of `features` over all patients in `vault` that `usable` allows and that have all of them.
+
+    complete: features that a patient must have as well, though they are no columns: those of the permit. So every
+    question under one permit is about the same patients, and no two of them differ by the few whose value is missing.
 
     Raises FeatureUnknown, VaultDamaged, VaultUnavailable. An empty cohort is no error: the floor is judged elsewhere.
     """
-    wanted = [data_set.feature(name) for name in features]
+    needed = (*features, *(name for name in complete if name not in features))
+    wanted = [data_set.feature(name) for name in needed]
     verdicts = {patient: usable(patient) for patient in vault.patients()}
     allowed = [patient for patient, verdict in verdicts.items() if verdict.allowed]
     take = _Extractor(wanted)
@@ -60,7 +70,7 @@ def assemble(
             rows.append(row)
             patients.append(patient)
     order = _shuffled(len(patients), randomness)
-    matrix = np.array(rows, np.float64).reshape(len(rows), len(wanted))[order]
+    matrix = np.array(rows, np.float64).reshape(len(rows), len(wanted))[order, : len(features)]
     return Cohort(
         patients=tuple(patients[i] for i in order),
         features=tuple(features),

@@ -1,21 +1,22 @@
 """Routes of member sites: joining, the line, uploads."""
 
+import asyncio
+
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from paroma.hub.gate import FEDERATION
-from paroma.hub.parts import Hub
+from paroma.hub.parts import Hub, standing_of
 from paroma.kernel.errors import Refused
 from paroma.kernel.ids import SiteId
 from paroma.kernel.wire import framing
-from paroma.trust.audit import witness
-from paroma.trust.audit.notes import NoteKey
 from paroma.trust.channel.authenticate import prove
+from paroma.trust.channel.exchange import NotAdmitted
 from paroma.trust.channel.messages import EXCHANGE_PATH, MOST_REQUEST, UPLOAD_PATH
 from paroma.trust.federation import invitations, join, members, pinning
-from paroma.trust.policy.facts import Entity, Exchange, Join
+from paroma.trust.policy.facts import Entity, Join
 from paroma.web.kit.http import body_of
 from paroma.web.kit.sign_in import SignIn
 
@@ -85,40 +86,61 @@ class LineRoutes:
 
     async def exchange(self, request: Request) -> Response:
         """The line: messages in, messages out, parked in between."""
-        hub = self._hub
-        site = await self._member(request)
-        body = await body_of(request, MOST_REQUEST)
-        return Response(await hub.line.exchange(site, body), media_type="application/msgpack")
+        hub, site = self._hub, self._site(request)
+        with hub.presence.here(site):
+            body = await body_of(request, MOST_REQUEST)
+            left = asyncio.ensure_future(_hung_up(request))
+            try:
+                known = hub.standings.get(site)
+                if known is None or not hub.gate.decide(Entity("Site", site), known.facts()).allowed:
+                    await self._admit(site)
+                try:
+                    answer = await hub.line.exchange(site, body, left)
+                except NotAdmitted:  # its standing has changed
+                    await self._admit(site)
+                    answer = await hub.line.exchange(site, body, left)
+            finally:
+                left.cancel()
+        return Response(answer, media_type="application/msgpack")
 
     async def uploaded(self, request: Request) -> Response:
         """Where an upload goes on."""
-        site = await self._member(request)
-        return Response(await self._hub.uploads.wanted(site, request.path_params["whole"]))
+        site = await self._admit(self._site(request))
+        with self._hub.presence.here(site):
+            return Response(await self._hub.uploads.wanted(site, request.path_params["whole"]))
 
     async def upload(self, request: Request) -> Response:
         """One chunk of an upload."""
-        site = await self._member(request)
-        data = await body_of(request, framing.CHUNK_BYTES + 4_096)
-        taken = await self._hub.uploads.take(site, request.path_params["whole"], data, most_total=MOST_UPLOAD)
-        return Response(taken)
+        site = await self._admit(self._site(request))
+        with self._hub.presence.here(site):
+            data = await body_of(request, framing.CHUNK_BYTES + 4_096)
+            taken = await self._hub.uploads.take(site, request.path_params["whole"], data, most_total=MOST_UPLOAD)
+            return Response(taken)
 
-    async def _member(self, request: Request) -> SiteId:
-        hub = self._hub
+    def _site(self, request: Request) -> SiteId:
         who = self._sign_in.principal(request)
         if who.role != "site" or who.site is None:
             raise Refused("this is for member sites", do="use the routes for people")
-        site = who.site
+        return who.site
 
-        def look(tx: Connection) -> tuple[str, str]:
-            member = members.member(tx, site)
-            broken = witness.trouble(tx, NoteKey.parse(member.log_vkey).name)
-            return member.status, "inconsistent" if broken else "consistent"
-
-        status, log = await hub.store.read(look)
-        await hub.gate.require(Entity("Site", site), Exchange(proven=True, member=status, log=log))
-        if status in {"admitted", "offline"}:
-            await hub.store.write(lambda tx: members.set_status(tx, site, "online", at=hub.ports.clock.now()))
+    async def _admit(self, site: SiteId) -> SiteId:
+        """Let a member's site in, and note that it is online. Raises Refused, which stands in the log then."""
+        hub = self._hub
+        found = await hub.store.read(lambda tx: standing_of(tx, site))
+        await hub.gate.require(Entity("Site", site), found.facts())
+        if found.status == "online":
+            hub.presence.expect([site])
+        else:
+            await hub.arrived(site)
+            found = await hub.store.read(lambda tx: standing_of(tx, site))
+        hub.standings[site] = found
         return site
+
+
+async def _hung_up(request: Request) -> None:
+    """Until the site closes the connection: a request that nobody waits for is no sign of life."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _invitation(tx: Connection, code: str, thumbprint: str, now: float) -> str:

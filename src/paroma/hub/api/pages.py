@@ -1,4 +1,4 @@
-"""The hub's pages: the runs, and one run. A page says what its command says; counts are rounded before they get here."""
+"""The hub's pages: the runs, and one run. A page says what its command says; counts are told as everywhere, as the permit says."""
 
 import csv
 import io
@@ -10,15 +10,19 @@ from starlette.routing import Route
 
 from paroma.hub import reports
 from paroma.hub.api.people import PeopleRoutes
+from paroma.hub.gate import as_entity, as_person
 from paroma.hub.parts import Hub
 from paroma.kernel.ids import PersonId, RunId
 from paroma.kernel.release import VERSION
-from paroma.learn.algorithms.query import Fitted, Judged, Summary
+from paroma.learn.algorithms.query import Fitted, Judged, Summary, counted
 from paroma.learn.flower.messages import TrainedModel
 from paroma.learn.runs.report import RunReport
+from paroma.trust.federation import members
 from paroma.trust.identity import people
 from paroma.trust.identity.people import Person, SessionEnded
+from paroma.trust.policy import facts
 from paroma.web.console import run as pages
+from paroma.web.console.members import Hospital, members_page
 from paroma.web.console.run import BudgetLine, Door, Event, Figure, RunView
 from paroma.web.kit.charts import Curve, Effect, Forest
 from paroma.web.kit.http import page
@@ -40,6 +44,7 @@ class PageRoutes:
         """The routes."""
         return [
             Route("/", self.home, methods=["GET"]),
+            Route("/members", self.members, methods=["GET"]),
             Route("/runs/{run}.csv", self.table, methods=["GET"]),
             Route("/runs/{run}", self.run, methods=["GET"]),
         ]
@@ -60,6 +65,24 @@ class PageRoutes:
         return page(
             pages.runs_page(tuple(rows), federation=self._hub.settings.name, person=person.name, release=VERSION)
         )
+
+    async def members(self, request: Request) -> Response:
+        """Who belongs to the federation, who is online, and when each was seen last."""
+        try:
+            person = await self._person(request)
+        except SessionEnded as error:
+            return closed_for(self._sign_in, error)
+        hub = self._hub
+        await hub.gate.require(as_entity(person), facts.ReadMembers(**as_person(person)))  # type: ignore[arg-type]
+        now = hub.ports.clock.now()
+        found = await hub.store.read(members.members)
+        rows = tuple(
+            Hospital(name=one.title, owner=one.owner, status=one.status, seen=_seen(one.seen), site=one.site)
+            for one in (reports.seen(m, hub.presence.seen(m.site), now) for m in found)
+        )
+        commands = person.role == "operator"
+        shown = members_page(rows, federation=hub.settings.name, person=person.name, release=VERSION, commands=commands)
+        return page(shown)
 
     async def run(self, request: Request) -> Response:
         """One run."""
@@ -100,6 +123,20 @@ class PageRoutes:
     async def _report(self, run: RunId) -> RunReport:
         connected = self._hub.parked.sites()
         return await self._hub.store.read(lambda tx: reports.report(tx, run, connected))
+
+
+def _seen(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for least, size, unit in (
+        (172_800, 86_400, "days"),
+        (7_200, 3_600, "hours"),
+        (120, 60, "minutes"),
+        (1, 1, "seconds"),
+    ):
+        if seconds >= least:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "now"
 
 
 def view_of(report: RunReport) -> RunView:
@@ -162,25 +199,17 @@ def view_of(report: RunReport) -> RunView:
     )
 
 
-def about(count: float) -> str:
-    """A count as a scientist may see it: to two figures, so that one person more or less never shows."""
-    if count < 100:  # below, two figures would be exact
-        return f"about {round(count, -1):.0f}"
-    digits = len(str(int(count))) - 2
-    return f"about {round(count / 10**digits) * 10**digits:.0f}"
-
-
 def figures(report: RunReport) -> tuple[tuple[str, ...], tuple[Figure, ...]]:
     """The result as a table: its head and its rows."""
     match report.result:
-        case Summary(features=described):
+        case Summary(features=described, counts_to=to):
             return ("Feature", "Mean", "Standard deviation", "People"), tuple(
                 Figure(
                     name=one.feature,
                     values=(
                         "-" if one.mean is None else f"{one.mean:.4g}",
                         "-" if one.variance is None else f"{max(one.variance, 0.0) ** 0.5:.4g}",
-                        "-" if one.count is None else about(one.count),
+                        "-" if one.count is None else counted(one.count, to),
                     ),
                 )
                 for one in described
@@ -216,8 +245,8 @@ def _effects(fitted: Fitted) -> tuple[Effect, ...]:
 def _headline(report: RunReport) -> str:
     kept = "No record has left a hospital."
     if report.status == "finished":
-        count = report.result.patients if report.result is not None else 0
-        return f"{_answer(report)} over {about(count)} people. {kept}"
+        people = "" if report.result is None else counted(report.result.patients, report.result.counts_to)
+        return f"{_answer(report)} over {people} people. {kept}"
     if report.status in {"failed", "stopped"}:
         return f"This run ended without an answer: {report.reason}."
     if report.status == "waiting":

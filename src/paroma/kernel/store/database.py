@@ -2,50 +2,40 @@
 
 A room writes plain functions over a `Connection`; the program runs them with `Store.write`. What one `work` does
 happens wholly or not at all, and is durable before `write` returns. Works that wait at the same time share one commit
-(group commit), each in a savepoint of its own. All writes are in one order: SQLite has one writer, PostgreSQL runs
-them SERIALIZABLE.
+(group commit), each in a savepoint of its own.
 
-A `work` touches nothing but its connection: on PostgreSQL it may be run again after a conflict.
+INVARIANT: all writes to a database are in one order, whoever writes. SQLite has one writer; on PostgreSQL a writer
+takes an advisory lock at its begin, which ends with its transaction, so that what it reads cannot change before it
+commits. A read sees what some number of these writes left, all of them whole. Nobody conflicts, so nobody repeats.
+
+A `work` touches nothing but its connection: where the connection is lost before the commit it is run again.
 """
 
 import asyncio
-import os
-import sqlite3
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from threading import Condition
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert as _plain_insert, make_url, text
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy import Connection, Engine, insert as _plain_insert, text
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import DBAPIError, TimeoutError as PoolExhausted
 
 from paroma.kernel.blocking import Blocking
 from paroma.kernel.disk import Disk
-from paroma.kernel.errors import ParomaError, Unavailable
+from paroma.kernel.errors import Unavailable
+from paroma.kernel.store.engines import READ, make_engine
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
-PRAGMAS = (
-    ("journal_mode", "wal"),
-    ("synchronous", 2),  # FULL: WAL with NORMAL lost 3,578 of 153,557 acknowledged commits when the power was cut
-    ("secure_delete", 1),  # what is erased is overwritten, also in free pages
-    ("foreign_keys", 1),
-    ("temp_store", 2),  # sorting leaves no plain rows in temporary files
-)
-MOST_RETRIES = 20
-BUSY_SECONDS = 20
-_READ_ONLY: Final[dict[str, Any]] = {"paroma_read": True, "postgresql_readonly": True}
-
-
-class StoreUnsafe(ParomaError):
-    """The database does not hold what it promises: nothing may be acknowledged on it."""
+MOST_TRIES: Final = 4
+CLOSE_SECONDS: Final = 10.0  # the longest that `close` waits for what still runs
+_IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS: neither idle nor failed
+_LOOK: Final = "look at its disk and its log, then repeat; nothing of this transaction was acknowledged"
 
 
 class StoreUnavailable(Unavailable):
@@ -67,6 +57,34 @@ class _Line:
     server: asyncio.Task[None] | None = None
 
 
+@dataclass(slots=True)
+class _Running:
+    """Counts the transactions that run, over all threads; after `close` none begins."""
+
+    count: int = 0
+    closed: bool = False
+    changed: Condition = field(default_factory=Condition)
+
+    def __enter__(self) -> None:
+        with self.changed:
+            if self.closed:
+                raise _stopped()
+            self.count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.changed:
+            self.count -= 1
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """Begin nothing more, and wait for what runs, at most CLOSE_SECONDS."""
+        with self.changed:
+            self.closed = True
+            self.changed.wait_for(lambda: not self.count, CLOSE_SECONDS)
+
+
 class Store:
     """One database. Made by `open_store`."""
 
@@ -75,6 +93,7 @@ class Store:
         self._blocking = blocking
         self._disk = disk
         self._line: _Line | None = None
+        self._running = _Running()
 
     @property
     def dialect(self) -> str:
@@ -103,14 +122,13 @@ class Store:
 
     def read_now(self, work: Work[T]) -> T:
         """`read` for commands, without a loop."""
-        for attempt in range(MOST_RETRIES):
-            try:
-                with self.engine.connect().execution_options(**_READ_ONLY) as connection:
-                    return work(connection)
-            except DBAPIError as problem:
-                if not _again(problem, attempt):
-                    raise _unavailable(problem) from problem
-        raise AssertionError("the loop returns or raises")
+
+        def once() -> T:
+            with self.engine.connect().execution_options(**READ[self.dialect]) as connection:
+                return work(connection)
+
+        with self._running:
+            return _repeated(once)
 
     def write_now(self, work: Work[T]) -> T:
         """`write` for commands, without a loop."""
@@ -135,50 +153,50 @@ class Store:
             _settle(batch, outcomes)
 
     def _commit(self, works: list[Work[Any]]) -> list[Any]:
-        """All works in one transaction, each in a savepoint; the outcomes, an exception for each that failed."""
-        for attempt in range(MOST_RETRIES):
+        """All works in one transaction; the outcomes, an exception for each that failed."""
+        with self._running:
+            return _repeated(lambda: self._transact(works))
+
+    def _transact(self, works: list[Work[Any]]) -> list[Any]:
+        with self.engine.connect() as connection:
+            transaction = connection.begin()
+            if len(works) == 1:  # needs no savepoint: where it fails, there is nothing else to keep
+                failed, outcome = _tried(connection, works[0])
+                if failed:
+                    transaction.rollback()
+                    return [outcome]
+                outcomes = [outcome]
+            else:
+                outcomes = [_in_savepoint(connection, work) for work in works]
+            if not _intact(connection):  # PostgreSQL would answer the commit by rolling back, and call that a success
+                raise StoreUnavailable("a work went on after the database had failed it", do=_LOOK)
             try:
-                with self.engine.connect() as connection:
-                    transaction = connection.begin()
-                    outcomes = [_in_savepoint(connection, work) for work in works]
-                    self._disk.commit(transaction.commit)
-                    return outcomes
-            except DBAPIError as problem:
-                if not _again(problem, attempt):
-                    raise _unavailable(problem) from problem
+                self._disk.commit(transaction.commit)
+            except DBAPIError as problem:  # it may have happened: nothing is repeated, and nothing acknowledged
+                raise _unavailable(problem) from problem
             except OSError as problem:
                 raise StoreUnavailable(
                     f"the database cannot write: {problem.strerror or problem}",
                     do="free space on its disk, then repeat; nothing was acknowledged",
                 ) from problem
-        raise AssertionError("the loop returns or raises")
+            return outcomes
 
     def close(self) -> None:
-        """Give back all connections."""
+        """Wait for the reads and writes that run, also those whose callers were cancelled; give back all connections.
+
+        Whoever comes later is told that the program is stopping.
+        """
+        self._running.close()
         self.engine.dispose()
 
 
 def open_store(url: str, blocking: Blocking, disk: Disk) -> Store:
     """Open the database at `url`: `sqlite:///folder/file.db` or `postgresql+psycopg://...`.
 
-    Asserts on every SQLite connection that its settings are those in `PRAGMAS`. Raises StoreUnsafe, StoreUnavailable.
+    Asserts on every connection that the settings are as `engines` says.
+    Raises StoreUnsafe, StoreUnavailable.
     """
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        on_disk = bool(parsed.database) and parsed.database != ":memory:"
-        if on_disk and not str(parsed.database).startswith("file:"):
-            _make_file(Path(str(parsed.database)))
-        engine = create_engine(
-            parsed,
-            poolclass=QueuePool,
-            pool_size=4 if on_disk else 1,  # a second connection to memory would see another, empty database
-            max_overflow=8 if on_disk else 0,
-            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
-        )
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_immediate)
-    else:
-        engine = create_engine(parsed, isolation_level="SERIALIZABLE", pool_size=8, max_overflow=8, pool_pre_ping=True)
+    engine = make_engine(url)
     try:
         with engine.connect() as connection:
             connection.execute(text("select 1"))
@@ -189,62 +207,63 @@ def open_store(url: str, blocking: Blocking, disk: Disk) -> Store:
 
 def upsert(connection: Connection, table: Any) -> Any:
     """`insert` of the connection's dialect, which knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    return {"sqlite": sqlite_insert, "postgresql": postgres_insert}.get(connection.dialect.name, _plain_insert)(table)
+    if connection.dialect.name == "sqlite":
+        return sqlite_insert(table)
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert  # all its drivers come along: 40 ms, where SQLite starts
+
+        return insert(table)
+    return _plain_insert(table)
+
+
+def _repeated(once: Callable[[], T]) -> T:
+    """What `once` returns; again where its connection was lost, or it was in a deadlock, before anything was committed.
+
+    Raises StoreUnavailable.
+    """
+    for left in reversed(range(MOST_TRIES)):
+        try:
+            return once()
+        except PoolExhausted as problem:
+            raise StoreUnavailable("all connections to the database are in use", do="repeat in a moment") from problem
+        except DBAPIError as problem:
+            if not left or not (_deadlock(problem) or problem.connection_invalidated):
+                raise _unavailable(problem) from problem
+    raise AssertionError("the loop returns or raises")
+
+
+def _tried(connection: Connection, work: Work[Any]) -> tuple[bool, Any]:
+    """Whether `work` failed, and its outcome. Raises DBAPIError where the transaction is no longer of any use."""
+    try:
+        return False, work(connection)
+    except DBAPIError as problem:
+        if _deadlock(problem) or problem.connection_invalidated:
+            raise
+        return True, _unavailable(problem)
+    except Exception as problem:  # noqa: BLE001  # handed to whoever asked for this work, by `write`
+        return True, problem
 
 
 def _in_savepoint(connection: Connection, work: Work[Any]) -> Any:
     savepoint = connection.begin_nested()
-    try:
-        outcome = work(connection)
-    except DBAPIError as problem:
-        if _conflict(problem) or problem.connection_invalidated:
-            raise
+    failed, outcome = _tried(connection, work)
+    if failed:
         savepoint.rollback()  # raises, for all who share it, where SQLite has rolled back everything (a full disk)
-        return _unavailable(problem)
-    except Exception as problem:  # noqa: BLE001  # handed to whoever asked for this work, by `write`
-        savepoint.rollback()
-        return problem
-    savepoint.commit()
+    else:
+        savepoint.commit()
     return outcome
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # SQLAlchemy's own BEGIN is replaced by ours
-    cursor = connection.cursor()
-    for pragma, value in PRAGMAS:
-        cursor.execute(f"pragma {pragma}={value}")
-    found = [cursor.execute(f"pragma {pragma}").fetchone()[0] for pragma, _ in PRAGMAS]
-    wanted = [value for _, value in PRAGMAS]
-    memory = not cursor.execute("pragma database_list").fetchone()[2]
-    if memory:
-        found[0] = wanted[0]
-    cursor.close()
-    if found != wanted:
-        raise StoreUnsafe(
-            f"SQLite answers {found} where {wanted} was asked for",
-            do="put the database on a local disk: network file systems cannot keep a write-ahead log",
-        )
+def _intact(connection: Connection) -> bool:
+    """Whether the transaction still stands: no statement failed in it unnoticed."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        return bool(driver.in_transaction)
+    return int(driver.info.transaction_status) == _IN_TRANSACTION
 
 
-def _begin_immediate(connection: Connection) -> None:
-    # a writer takes the lock before it reads, so that two writers never read the same past; a reader takes none
-    reads = bool(connection.get_execution_options().get("paroma_read"))
-    connection.exec_driver_sql(f"PRAGMA query_only={int(reads)}")
-    connection.exec_driver_sql(
-        "BEGIN IMMEDIATE" if not connection.get_execution_options().get("paroma_read") else "BEGIN"
-    )
-
-
-def _conflict(problem: DBAPIError) -> bool:
-    return getattr(problem.orig, "sqlstate", None) in {"40001", "40P01"}
-
-
-def _again(problem: DBAPIError, attempt: int) -> bool:
-    """Whether to run the transaction once more, after a pause that grows. Only PostgreSQL has such conflicts."""
-    if not _conflict(problem) or attempt + 1 == MOST_RETRIES:
-        return False
-    time.sleep(0.001 * 2 ** min(attempt, 6))
-    return True
+def _deadlock(problem: DBAPIError) -> bool:
+    return getattr(problem.orig, "sqlstate", None) == "40P01"  # an upgrade that met a reader
 
 
 def _settle(batch: Sequence[_Waiting], outcomes: Sequence[Any]) -> None:
@@ -263,15 +282,10 @@ def _look_at(done: asyncio.Future[Any]) -> None:
         done.exception()
 
 
-def _make_file(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its log files take over the mode
-
-
 def _unavailable(problem: DBAPIError) -> StoreUnavailable:
     return StoreUnavailable(
         f"the database answered `{str(problem.orig).splitlines()[0] if problem.orig else problem}`",
-        do="look at its disk and its log, then repeat; nothing of this transaction was acknowledged",
+        do=_LOOK,
     )
 
 

@@ -1,25 +1,22 @@
 """Bringing a database to the form that this release expects: once, wholly or not at all, before anything else runs.
 
 The steps are alembic revisions in a package of each program; there is no `env.py` and no file to configure. Several
-programs that start on one database at once wait for each other.
+programs that start on one database at once wait for each other. Where nothing is to be done, which is nearly always, one
+query says so, and alembic is not even imported.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from paroma.kernel.errors import ParomaError
 from paroma.kernel.store.database import Store
 
-_LOCK = 0x7061726F6D61  # "paroma": any number that no other program on this PostgreSQL uses
+_TABLE: Final = "alembic_version"
+_ID: Final = re.compile(r"^revision\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+_AFTER: Final = re.compile(r"^down_revision\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
 
 
 class DatabaseTooNew(ParomaError):
@@ -31,50 +28,30 @@ def upgrade(store: Store, versions: Path) -> tuple[str, ...]:
 
     Raises DatabaseTooNew, StoreUnavailable.
     """
-    scripts = _scripts(versions)
-    with _alone(store):
-        return store.write_now(lambda tx: _upgrade(tx, scripts))
+    newest = _newest(versions)
+    if newest is not None and revision(store) == newest:
+        return ()
+    from paroma.kernel.store import revisions
+
+    return store.write_now(lambda tx: revisions.run(tx, versions))  # a writer is alone: the next one finds it done
 
 
 def revision(store: Store) -> str | None:
     """The id of the last revision that `store` has had."""
-    return store.read_now(lambda tx: MigrationContext.configure(tx).get_current_revision())
+    return store.read_now(_stands_at)
 
 
-@contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    """Wait until no other program upgrades this database. SQLite's own writer lock does that in `write_now`."""
-    if store.dialect != "postgresql":
-        yield
-        return
-    # on a connection of its own: the upgrade's transaction sees the past of its first statement, so it must begin after
-    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": _LOCK})
-        try:
-            yield
-        finally:
-            connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+def _stands_at(tx: Connection) -> str | None:
+    if not inspect(tx).has_table(_TABLE):
+        return None
+    found = tx.execute(text(f"select version_num from {_TABLE}")).scalars().all()  # noqa: S608  # a name of ours
+    return str(found[0]) if len(found) == 1 else None
 
 
-def _upgrade(tx: Connection, scripts: ScriptDirectory) -> tuple[str, ...]:
-    done: list[str] = []
-
-    def steps(current: Any, _context: MigrationContext) -> Sequence[Any]:
-        try:
-            wanted = scripts._upgrade_revs("head", current)  # noqa: SLF001  # what alembic's own `upgrade` command calls
-        except CommandError as problem:
-            raise DatabaseTooNew(
-                f"the database stands at `{current}`, which this release does not know",
-                do="start the release that wrote it, or restore the backup made before it ran",
-            ) from problem
-        done.extend(step.revision.revision for step in wanted)
-        return wanted
-
-    with EnvironmentContext(Config(), scripts, fn=steps) as environment:
-        environment.configure(connection=tx, transactional_ddl=True, render_as_batch=True)
-        environment.run_migrations()
-    return tuple(done)
-
-
-def _scripts(versions: Path) -> ScriptDirectory:
-    return ScriptDirectory(str(versions), version_locations=[str(versions)])
+def _newest(versions: Path) -> str | None:
+    """The revision that no other one follows; None where the files do not name exactly one, and alembic has to look."""
+    files = [file.read_text() for file in versions.glob("*.py")]
+    ids = {found[1] for content in files if (found := _ID.search(content))}
+    followed = {found[1] for content in files if (found := _AFTER.search(content))}
+    last = ids - followed
+    return last.pop() if len(last) == 1 else None

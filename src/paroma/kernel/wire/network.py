@@ -7,22 +7,29 @@ is the same without TLS, for a program on this very machine.
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import MappingProxyType, TracebackType
-from typing import Final, Protocol, Self
-from urllib.parse import urlsplit
-
-import httpx
+from typing import Final, Protocol, Self, cast
+from urllib.parse import quote, urlsplit
 
 from paroma.kernel.errors import BadInput, Refused, Unavailable
 from paroma.kernel.ids import printable
+from paroma.kernel.wire import proxies
+from paroma.kernel.wire.http1 import NotHttp, Reader, Reply, ReplyTooLong, head
 
 MOST_REPLY_BYTES: Final = 64 << 20
 CONNECT_SECONDS: Final = 10.0
+EYEBALLS_SECONDS: Final = 0.25  # until the next address of a host is tried beside the first (RFC 8305)
+MOST_CONNECTIONS: Final = 64
+MOST_IDLE: Final = 16  # connections kept for an origin
+IDLE_SECONDS: Final = 60.0
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-_THIS_MACHINE: Final = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+_USUAL_PORT: Final = {"https": 443, "http": 80}
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+_ALWAYS: Final = (("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Agent", "paroma"))
+_SAFE: Final = "/?%:@!$&'()*+,;=~-._[]"  # as it stands in an address; only what is not ASCII is written otherwise
 
 
 class OriginNotAllowed(Refused):
@@ -68,31 +75,117 @@ class Network(Protocol):
         """The reply, whatever its status. Raises PeerUnavailable, PeerNotTrusted, OriginNotAllowed, ReplyRefused."""
 
 
+class _Connection(asyncio.Protocol):
+    """One connection: one exchange at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._reader: Reader | None = None
+        self._reply: asyncio.Future[Reply] | None = None
+        self.idle_since = 0.0  # of the loop's clock
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    async def over_tls(self, trust: ssl.SSLContext, host: str) -> None:
+        """From here on everything goes through TLS, to `host`."""
+        loop = asyncio.get_running_loop()
+        inner = await loop.start_tls(self._there(), self, trust, server_hostname=host)
+        if inner is None:
+            raise ConnectionResetError("the connection closed while TLS began")
+        self._transport = inner
+
+    async def exchange(self, content: bytes, reader: Reader) -> Reply:
+        """Send the bytes of one request; its reply. Raises NotHttp, ReplyTooLong, OSError."""
+        self._reader, self._reply = reader, asyncio.get_running_loop().create_future()
+        transport = self._there()
+        transport.write(content)
+        try:
+            reply = await self._reply
+        finally:
+            self._reader = self._reply = None
+        if transport.get_write_buffer_size():  # it was answered before it was sent: the rest would be the next request
+            self.close()
+        return reply
+
+    @property
+    def open(self) -> bool:
+        """Whether a request could be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def close(self) -> None:
+        """End it, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._reader is None or self._reply is None or self._reply.done():
+            self.close()  # nothing was asked: whatever this is, no later request may take it for its reply
+            return
+        try:
+            reply = self._reader.feed(data)
+        except BadInput as problem:
+            self._reply.set_exception(problem)
+            self.close()
+            return
+        if reply is not None:
+            self._reply.set_result(reply)
+            if not reply.again:
+                self.close()
+
+    def eof_received(self) -> None:
+        if self._reader is not None and self._reply is not None and not self._reply.done():
+            try:
+                self._reply.set_result(self._reader.end())
+            except BadInput as problem:
+                self._reply.set_exception(problem)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(exc or ConnectionResetError("the connection closed"))
+        self._transport = None
+
+    def _there(self) -> asyncio.Transport:
+        if self._transport is None:
+            raise ConnectionResetError("the connection closed")
+        return self._transport
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """Where a request goes: the origin, and its parts."""
+
+    origin: str
+    host: str
+    port: int
+    named: str  # the value of `Host`
+
+
 class _HttpNetwork:
-    """What both real networks have in common. Belongs to one loop; close it there."""
+    """What both real networks have in common. Belongs to one loop; close it there.
+
+    Connections are kept and used again: a request over one that stands costs a tenth of a new one. A request whose
+    connection breaks is not repeated here: whether it had an effect is not known.
+    """
 
     def __init__(
         self,
         allowed: Collection[str],
         *,
         origin_of: Callable[[str], str],
-        trust: ssl.SSLContext,
-        through_proxy: bool,
+        trust: ssl.SSLContext | None,
+        proxy: Callable[[str], str | None],
         most_reply_bytes: int,
     ) -> None:
-        """origin_of: reads an address, and refuses every other kind of it."""
+        """origin_of: reads an address, and refuses every other kind of it. trust: None for no TLS. proxy: of a host."""
         self._origin_of = origin_of
         self._allowed = frozenset(origin_of(address) for address in allowed)
+        self._trust = trust
+        self._proxy = proxy
         self._most = most_reply_bytes
-        self._client = httpx.AsyncClient(
-            verify=trust,
-            trust_env=through_proxy,
-            mounts=dict.fromkeys(_THIS_MACHINE),  # no proxy stands between a machine and itself
-            follow_redirects=False,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=60.0),
-            headers={"Accept-Encoding": "identity", "User-Agent": "paroma"},
-        )
+        self._idle: dict[str, list[_Connection]] = {}
+        self._busy: set[_Connection] = set()
+        self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Send `request`; its reply, whatever its status."""
@@ -102,54 +195,110 @@ class _HttpNetwork:
                 f"`{printable(where)}` is not among the addresses this program talks to",
                 do="name it in the settings if it should be",
             )
+        content, parts = _content(request, where)
         try:
-            async with asyncio.timeout(request.timeout):
-                return await self._exchange(request, where)
+            async with asyncio.timeout(request.timeout), self._turns:
+                reply = await self._exchange(request, content, parts)
         except TimeoutError as problem:
             raise PeerUnavailable(
                 f"no reply from `{where}` within {request.timeout:g} s", do="repeat the request"
             ) from problem
-        except httpx.ConnectError as problem:
-            if "CERTIFICATE_VERIFY_FAILED" in str(problem):
-                raise PeerNotTrusted(
-                    f"the certificate of `{where}` is not trusted",
-                    do="check the address and the authority that signs for it",
-                ) from problem
-            raise PeerUnavailable(
-                f"`{where}` cannot be reached", do="check the network and the proxy, then repeat"
-            ) from problem
-        except httpx.HTTPError as problem:
+        except (NotHttp, OSError) as problem:
             raise PeerUnavailable(f"the line to `{where}` broke", do="repeat the request") from problem
-        except (httpx.InvalidURL, ValueError, UnicodeError) as problem:
-            raise ReplyRefused(f"the exchange with `{where}` is not HTTP", do="check the address") from problem
+        except ReplyTooLong as problem:
+            raise ReplyRefused(
+                f"the reply of `{where}` is longer than {self._most} bytes", do="ask for less at once"
+            ) from problem
+        if 300 <= reply.status < 400:  # HTTP
+            raise ReplyRefused(
+                f"`{where}` sends this request elsewhere", do="use the address that it names, if you trust it"
+            )
+        if reply.headers.get("content-encoding", "identity") != "identity":
+            raise ReplyRefused(f"`{where}` compressed its reply unasked", do="look at the proxy between")
+        return HttpResponse(status=reply.status, headers=MappingProxyType(reply.headers), body=reply.body)
 
-    async def _exchange(self, request: HttpRequest, where: str) -> HttpResponse:
-        waits = httpx.Timeout(request.timeout, connect=min(CONNECT_SECONDS, request.timeout))
-        async with self._client.stream(
-            request.method, request.url, headers=list(request.headers), content=request.body, timeout=waits
-        ) as reply:
-            if reply.is_redirect or reply.has_redirect_location:
-                raise ReplyRefused(
-                    f"`{where}` sends this request elsewhere", do="use the address that it names, if you trust it"
-                )
-            if reply.headers.get("content-encoding", "identity") != "identity":
-                raise ReplyRefused(f"`{where}` compressed its reply unasked", do="look at the proxy between")
-            body = bytearray()
-            if int(reply.headers.get("content-length", 0)) > self._most:
-                raise self._too_long(where)
-            async for piece in reply.aiter_raw():
-                body += piece
-                if len(body) > self._most:
-                    raise self._too_long(where)
-            headers = {name.lower(): value for name, value in reply.headers.items()}
-            return HttpResponse(status=reply.status_code, headers=MappingProxyType(headers), body=bytes(body))
+    async def _exchange(self, request: HttpRequest, content: bytes, where: _Where) -> Reply:
+        connection = self._kept(where.origin) or await self._connect(where, min(CONNECT_SECONDS, request.timeout))
+        self._busy.add(connection)
+        try:
+            reply = await connection.exchange(content, Reader(request.method, self._most))
+        except BaseException:  # cut off in the middle: what comes later belongs to nobody
+            connection.close()
+            raise
+        finally:
+            self._busy.discard(connection)
+        idle = self._idle.setdefault(where.origin, [])
+        if connection.open and len(idle) < MOST_IDLE:
+            connection.idle_since = asyncio.get_running_loop().time()
+            idle.append(connection)
+        else:
+            connection.close()
+        return reply
 
-    def _too_long(self, where: str) -> ReplyRefused:
-        return ReplyRefused(f"the reply of `{where}` is longer than {self._most} bytes", do="ask for less at once")
+    def _kept(self, origin: str) -> _Connection | None:
+        """A connection that stands: the one that was used last."""
+        idle = self._idle.get(origin, [])
+        youngest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        while idle:
+            connection = idle.pop()
+            if connection.open and connection.idle_since > youngest:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, where: _Where, seconds: float) -> _Connection:
+        connection: _Connection | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                connection = await self._reach(where)
+                if self._trust is not None:
+                    await connection.over_tls(self._trust, where.host)
+        except ssl.SSLCertVerificationError as problem:
+            raise PeerNotTrusted(
+                f"the certificate of `{where.origin}` is not trusted",
+                do="check the address and the authority that signs for it",
+            ) from problem
+        except OSError as problem:  # TimeoutError too
+            raise PeerUnavailable(
+                f"`{where.origin}` cannot be reached", do="check the network and the proxy, then repeat"
+            ) from problem
+        finally:
+            if connection is not None and sys.exc_info()[0] is not None:
+                connection.close()
+        return connection
+
+    async def _reach(self, where: _Where) -> _Connection:
+        """A connection on which nothing was said yet, or through the proxy. Raises OSError, PeerUnavailable."""
+        loop = asyncio.get_running_loop()
+        named = self._proxy(where.host)
+        if named is None:
+            _, connection = await loop.create_connection(
+                _Connection, where.host, where.port, happy_eyeballs_delay=EYEBALLS_SECONDS
+            )
+            return connection
+        proxy = proxies.parse(named)
+        _, connection = await loop.create_connection(_Connection, proxy.host, proxy.port)
+        target = f"[{where.host}]:{where.port}" if ":" in where.host else f"{where.host}:{where.port}"
+        asked = head("CONNECT", target, target, proxy.headers, None)
+        try:
+            reply = await connection.exchange(asked, Reader("CONNECT", self._most))
+        except NotHttp as problem:
+            connection.close()
+            raise PeerUnavailable("the proxy does not answer as one", do="check `HTTPS_PROXY`") from problem
+        if reply.status >= 300:  # HTTP
+            connection.close()
+            raise PeerUnavailable(
+                f"the proxy answers {reply.status} to the way to `{where.origin}`",
+                do="ask whoever runs the proxy to let this address through",
+            )
+        return connection
 
     async def close(self) -> None:
         """End all connections."""
-        await self._client.aclose()
+        for connection in [*self._busy, *(one for idle in self._idle.values() for one in idle)]:
+            connection.close()
+        self._idle.clear()
+        await asyncio.sleep(0)  # the loop closes their sockets
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,6 +307,23 @@ class _HttpNetwork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _content(request: HttpRequest, where: str) -> tuple[bytes, _Where]:
+    """The bytes of a request, and where they go. Raises ReplyRefused for what is none."""
+    parts = urlsplit(request.url)
+    try:
+        host = (parts.hostname or "").encode("idna").decode("ascii")
+        target = quote(parts.path or "/", safe=_SAFE) + ("?" + quote(parts.query, safe=_SAFE) if parts.query else "")
+        named = f"[{host}]" if ":" in host else host
+        if parts.port is not None and parts.port != _USUAL_PORT.get(parts.scheme):
+            named += f":{parts.port}"
+        length = len(request.body) if request.body or request.method in _WITH_BODY else None
+        first = head(request.method, target, named, (*_ALWAYS, *request.headers), length)
+    except (BadInput, UnicodeError) as problem:
+        raise ReplyRefused(f"the exchange with `{where}` is not HTTP", do="check the address") from problem
+    port = parts.port or _USUAL_PORT[parts.scheme]
+    return first + request.body, _Where(where, host, port, named)
 
 
 class HttpsNetwork(_HttpNetwork):
@@ -171,7 +337,7 @@ class HttpsNetwork(_HttpNetwork):
             allowed,
             origin_of=origin,
             trust=trust if trust is not None else trusting_the_public(),
-            through_proxy=True,
+            proxy=proxies.of_environment,
             most_reply_bytes=most_reply_bytes,
         )
 
@@ -184,8 +350,8 @@ class LoopbackNetwork(_HttpNetwork):
         super().__init__(
             allowed,
             origin_of=loopback_origin,
-            trust=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # there is no TLS, and loading authorities takes 20 ms
-            through_proxy=False,
+            trust=None,
+            proxy=lambda _host: None,
             most_reply_bytes=most_reply_bytes,
         )
 
@@ -252,7 +418,9 @@ def trusting(authority: bytes) -> ssl.SSLContext:
 
 def trusting_the_public() -> ssl.SSLContext:
     """Trust the public authorities of the web."""
-    return httpx.create_ssl_context()
+    from httpx import create_ssl_context  # slow to import, and whoever knows their hub's authority never needs it
+
+    return create_ssl_context()
 
 
 def trusting_nobody_yet() -> ssl.SSLContext:

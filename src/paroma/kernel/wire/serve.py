@@ -1,12 +1,14 @@
 """Serves an ASGI program in the program's own loop: one process, no children, TLS by rustls.
 
 On SIGINT or SIGTERM the parked requests are answered first (`on_stop`), then the server ends, then the program.
+When the certificate's file has changed (`renewed`), connections that begin are shown the new one; those that are open
+go on under the old one until they end. The program's own start and stop happen once, whatever the server does.
 """
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,32 @@ class Listening:
 
 
 async def serve(
-    app: Any, where: Listening, *, on_stop: Callable[[], Awaitable[None]], ready: Callable[[], None] = lambda: None
+    app: Any,
+    where: Listening,
+    *,
+    on_stop: Callable[[], Awaitable[None]],
+    ready: Callable[[], None] = lambda: None,
+    renewed: asyncio.Event | None = None,
 ) -> None:
-    """Serve until a signal comes. `ready` is called when the socket listens."""
+    """Serve until a signal comes. `ready` is called when the socket listens. renewed: set whenever the certificate's files
+    have changed; cleared here once new connections get them.
+    """
+    async with _lifespan(app):
+        await _serve(app, where, on_stop, ready, renewed or asyncio.Event())
+
+
+async def _serve(
+    app: Any,
+    where: Listening,
+    on_stop: Callable[[], Awaitable[None]],
+    ready: Callable[[], None],
+    renewed: asyncio.Event,
+) -> None:
     server = Server(
         app,
         address=where.host,
         port=where.port,
-        interface=Interfaces.ASGI,
+        interface=Interfaces.ASGINL,  # without its own start and stop: a reload would do both again
         http=HTTPModes.http1,
         ssl_cert=where.certificate,
         ssl_key=where.key,
@@ -52,6 +72,7 @@ async def serve(
     task = loop.create_task(server.serve())
     waiting = loop.create_task(stop.wait())
     listening = loop.create_task(_listening(where))
+    reloading = loop.create_task(_reload(server, renewed))
     try:
         await asyncio.wait((task, listening), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -64,7 +85,7 @@ async def serve(
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-        for other in (waiting, listening):
+        for other in (waiting, listening, reloading):
             other.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await other
@@ -79,3 +100,41 @@ async def _listening(where: Listening) -> None:
             continue
         writer.close()
         return
+
+
+async def _reload(server: Server, renewed: asyncio.Event) -> None:
+    """Let a new worker take over whenever the files have changed; it reads them anew, the old one answers what it has."""
+    while True:
+        await renewed.wait()
+        renewed.clear()
+        server.reload()  # type: ignore[no-untyped-call]  # granian leaves it untyped
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Any) -> AsyncIterator[None]:
+    """The program's start before, its stop after (ASGI 3.0, lifespan). Raises RuntimeError where it does not start."""
+    heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    running = asyncio.get_running_loop().create_task(app(scope, heard.get, said.put))
+
+    async def tell(what: str) -> None:
+        await heard.put({"type": f"lifespan.{what}"})
+        answer = asyncio.ensure_future(said.get())
+        await asyncio.wait({answer, running}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+            await running  # raises what the program raised
+            raise RuntimeError(f"the program ended at its {what}")
+        if answer.result()["type"] != f"lifespan.{what}.complete":
+            await asyncio.wait({running})
+            raise RuntimeError(answer.result().get("message") or f"the program failed at its {what}")
+
+    try:
+        await tell("startup")
+        yield
+        await tell("shutdown")
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):  # it has said all it had to say
+            await running

@@ -8,10 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import msgspec
@@ -30,12 +31,13 @@ R = TypeVar("R")
 NAME: Final = "Heart federation"
 SCIENTIST, AUDITOR = "lena", "jonas"
 PEOPLE: Final = {SCIENTIST: ("Lena Vogt", "scientist"), AUDITOR: ("Jonas Brandt", "auditor")}
+SQLITE: Final[Mapping[str, str]] = MappingProxyType({})  # each program in a file of its own
 RECHECK_SECONDS: Final = 3  # how often a site of the demo reads the whole federation log again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hospital:
-    """A hospital of the demo. heart: its name among the heart files. house: sentences that its officer ticked."""
+    """A hospital of the demo. heart: its name among the heart files. house: rules that its officer ticks."""
 
     key: str
     heart: str
@@ -54,7 +56,7 @@ HOSPITALS: Final = (
         title="Zurich and Basel",
         owner="University Hospitals of Zurich and Basel",
         officer="Urs Imhof",
-        house=("house-no-product-development",),
+        house=("no-purpose purpose=product-development",),
     ),
     Hospital(key="long-beach", heart="va", title="Long Beach", owner="Veterans Hospital, Long Beach", officer="Frank Hollis"),
 )  # fmt: skip
@@ -111,13 +113,14 @@ class _Invitation(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Running:
-    """The five processes and the folder they live in."""
+    """The five processes and the folder they live in. databases: addresses, of the programs that have no SQLite file."""
 
     folder: Path
     ports: Mapping[str, int]
     programs: Programs
     hub: Program
     sites: dict[str, Program]
+    databases: Mapping[str, str] = field(default_factory=dict)
 
     def site_folder(self, key: str) -> Path:
         """Folder of a site."""
@@ -148,7 +151,8 @@ class Running:
     def environment(self) -> dict[str, str]:
         """The environment of every child: nothing of the caller's own Paroma settings."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PAROMA_")}
-        return kept | {"PAROMA_HOME": str(self.folder / "people"), "PYTHONUNBUFFERED": "1"}
+        ours = {"PAROMA_HOME": str(self.folder / "people"), "PYTHONUNBUFFERED": "1"}
+        return kept | ours | ({"PAROMA_HUB_STORE": self.databases["hub"]} if "hub" in self.databases else {})
 
     def talk(self, profile: str) -> Talk:
         """Speak as one of the people, with their own key."""
@@ -188,12 +192,12 @@ def new_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return made
 
 
-def prepare(folder: Path, programs: Programs) -> Running:
-    """Write the records, make the hub, choose ports. Starts nothing."""
+def prepare(folder: Path, programs: Programs, databases: Mapping[str, str] = SQLITE) -> Running:
+    """Write the records, make the hub, choose ports. Starts nothing. databases: by `hub` or a hospital's key."""
     ports = {"hub": free_port(), **{hospital.key: free_port() for hospital in HOSPITALS}}
     logs = folder / "logs"
     logs.mkdir()
-    running = Running(folder, ports, programs, _program("hub", folder / "hub", logs), {})
+    running = Running(folder, ports, programs, _program("hub", folder / "hub", logs), {}, databases)
     heart.write(folder / "records")
     running.command("hub", "init", NAME, "--folder", folder / "hub", "--port", str(ports["hub"]))
     running.hub.env = running.environment()
@@ -206,7 +210,7 @@ def prepare(folder: Path, programs: Programs) -> Running:
 
 
 def join_all(running: Running) -> dict[str, Joined]:
-    """Each hospital joins with one line, brings its records in, and its officer's house rules are set. Then all run."""
+    """Each hospital joins with one line and brings its records in. Then all run."""
 
     def join(hospital: Hospital) -> Joined:
         hub, folder = running.folder / "hub", running.site_folder(hospital.key)
@@ -217,9 +221,10 @@ def join_all(running: Running) -> dict[str, Joined]:
             "--port", str(running.ports[hospital.key]), "--json",
         )  # fmt: skip
         with (folder / "site.toml").open("a") as settings:
-            ticked = ", ".join(f'"{name}"' for name in hospital.house)
-            settings.write(f"house = [{ticked}]\nrecheck_seconds = {RECHECK_SECONDS}\n")
+            settings.write(f"recheck_seconds = {RECHECK_SECONDS}\n")
             settings.write('phone = "extension 5100"\nhours = "9 to 17"\n')
+            if hospital.key in running.databases:
+                settings.write(f'store = "{running.databases[hospital.key]}"\n')
         with as_file(files("paroma.lab") / "heart_data_set.json") as described:
             records = running.folder / "records" / f"{hospital.heart}.ndjson"
             running.command("site", "load", records, "--data-set", described, "--folder", folder)
@@ -231,13 +236,17 @@ def join_all(running: Running) -> dict[str, Joined]:
 
 
 def enrol_all(running: Running) -> None:
-    """Officers at their sites, scientist and auditor at the hub: each makes a key and enrols it with one line."""
+    """Officers at their sites, scientist and auditor at the hub: each makes a key and enrols it with one line; officers then
+    tick their house rules.
+    """
 
     def officer(hospital: Hospital) -> None:
         said = running.command(
             "site", "officer-link", hospital.officer, "--folder", running.site_folder(hospital.key), "--json"
         )
         _login(running, said, hospital.key)
+        for rule in hospital.house:
+            running.command("site", "rules", "add", *rule.split(), "--profile", hospital.key, "--json")
 
     def person(profile: str) -> None:
         name, role = PEOPLE[profile]

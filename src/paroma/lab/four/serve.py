@@ -7,7 +7,6 @@ link, as the desk and the scientist's own program would give one.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -17,7 +16,7 @@ import paroma
 from paroma.kernel.wire.serve import Listening, serve as serve_app
 from paroma.lab.four.gather import Look
 from paroma.lab.four.page import render_page
-from paroma.web.kit.http import HANDLERS, Guarded, page, static
+from paroma.web.kit.http import nothing, page, program
 
 
 def make_app(look: Look) -> ASGIApp:
@@ -37,25 +36,18 @@ def make_app(look: Look) -> ASGIApp:
 
         return lead
 
-    app = Starlette(
-        routes=[
+    return program(
+        [
             Route("/", home, methods=["GET"]),
             Route("/maria", leads_to(look.patient_link), methods=["GET"]),
             Route("/run", leads_to(look.run_link), methods=["GET"]),
-            Route("/static/{name}", static, methods=["GET"]),
-        ],
-        exception_handlers=dict(HANDLERS),
+        ]
     )
-    return Guarded(app)
 
 
 def serve(look: Look, port: int, *, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGINT or SIGTERM, then close the connections. Only in the main thread."""
-
-    async def stop() -> None:
-        """Nothing is parked here."""
-
     try:
-        asyncio.run(serve_app(make_app(look), Listening(host="127.0.0.1", port=port), on_stop=stop, ready=ready))
+        asyncio.run(serve_app(make_app(look), Listening(host="127.0.0.1", port=port), on_stop=nothing, ready=ready))
     finally:
         look.close()

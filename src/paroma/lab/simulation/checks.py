@@ -5,35 +5,30 @@ from their first entry, the budget is decoded from its register.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-import msgspec
-import numpy as np
 from sqlalchemy import Connection, select
 
-from paroma.data.catalogue.data_set import columns
-from paroma.data.cohort.assemble import arrow
 from paroma.data.consent import state as consent
-from paroma.data.rights import ledger as rights
 from paroma.data.vault.vault import open_vault
 from paroma.hub.tables import RUNS
 from paroma.kernel.disk import SystemDisk
-from paroma.kernel.ids import PatientId, RunId
+from paroma.kernel.ids import PatientId
 from paroma.kernel.store.database import Store
-from paroma.kernel.wire import framing
+from paroma.lab.simulation import liveness
 from paroma.lab.simulation.federation import HOSPITALS, Federation
-from paroma.lab.simulation.founding import FEATURES, Founded
-from paroma.learn.algorithms import plan as algorithms, worker
-from paroma.learn.algorithms.query import Feature, Query, Step
-from paroma.learn.algorithms.request import Reply
+from paroma.lab.simulation.founding import PRIVACY, Founded
+from paroma.lab.simulation.history import Course, History, at_rest, entries_of, whole
+from paroma.lab.simulation.sums import check_sum, plain_of
 from paroma.learn.disclosure import ledger
+from paroma.learn.dp import accountants
 from paroma.site import facts, permits as desk
 from paroma.site.parts import Site
-from paroma.site.tables import RUNS as SITE_RUNS, SUMS
-from paroma.trust.audit import follow, log as logs, witness
+from paroma.trust.audit import log as logs, witness
 from paroma.trust.audit.checkpoint import Checkpoint
 from paroma.trust.audit.entries import Entry, open_entry
 from paroma.trust.audit.log import LogName
@@ -47,16 +42,24 @@ class CheckFailed(AssertionError):
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """What is left of a course. log: hash of all bytes of the federation log; trace: of everything that was noted."""
+    """What is left of a course. log: hash of all bytes of the federation log; trace: of everything that was noted.
+
+    why: of each run, `liveness.FINISHED` or the rule that kept it from a result. kinds: the troubles and questions in it. refused:
+    starts of a program that it refused itself.
+    """
 
     log: str
     logs: dict[str, str]
     trace: str
     ended: dict[str, str]
+    why: dict[str, str]
+    kinds: Counter[str]
     withdrawn: int
     answered: int
+    lies: int
     seconds: float
     kills: int
+    refused: tuple[str, ...]
     wrong: list[str] = field(default_factory=list)
 
     def require(self) -> None:
@@ -65,70 +68,93 @@ class Seen:
             raise CheckFailed("; ".join(self.wrong))
 
 
-def check(
-    federation: Federation,
-    founded: Founded,
-    acknowledged: Mapping[tuple[str, PatientId], int],
-    runs: Mapping[str, str],
-    *,
-    late: bool,
-) -> Seen:
-    """All checks. acknowledged: withdrawals that returned, and their place in the site log. late: a run did not end in time."""
+def check(federation: Federation, founded: Founded, course: Course) -> Seen:
+    """All checks."""
     wrong: list[str] = []
-    if late:
-        wrong.append(f"no run had ended {federation.loop.time():.0f} virtual seconds after the beginning: {dict(runs)}")
+    if course.late:
+        wrong.append(f"a run goes on {federation.loop.time():.0f} virtual seconds after the beginning: {course.runs}")
     wrong += [f"a program could not start: {problem!r}" for problem in federation.defects]
     hub = federation.hub().store
-    shared, shared_hash = _log(hub, logs.FEDERATION, wrong, "federation log")
-    site_logs = {}
-    hashes = {}
-    for name in HOSPITALS:
-        site_logs[name], hashes[name] = _log(federation.site(name).store, logs.SITE, wrong, f"log of {name}")
-        _agree(federation, name, wrong)
-        _budget(federation.site(name), site_logs[name], wrong, name)
-    questions = {
-        str(e.facts["entry"]): (e.facts["run"], e.facts["step"])
-        for entries in site_logs.values()
-        for e in entries
-        if e.kind == "contribution-made"
-    }
-    for name in HOSPITALS:
-        _answers(site_logs[name], questions, wrong, name)
-    _withdrawals(federation, site_logs, acknowledged, wrong)
-    answered = [entry for entry in shared if entry.kind == "question-answered"]
-    for entry in answered:
-        _sum(federation, founded, entry, site_logs, acknowledged, wrong)
-    _ends(hub, shared, wrong)
+    sealed, shared_hash = _log(hub, logs.FEDERATION, wrong, "federation log")
+    shared = [open_entry(one, number) for number, one in enumerate(sealed)]
+    with ExitStack() as opened:
+        histories, hashes, spent = {}, {}, set[str]()
+        for name in HOSPITALS:
+            current, old = federation.store_of(name), course.forgotten.get(name)
+            if current is None:
+                current = opened.enter_context(at_rest(federation.folder / name))
+            forgotten = None if old is None else opened.enter_context(at_rest(old))
+            now, hashes[name] = _log(current, logs.SITE, wrong, f"log of {name}")
+            histories[name] = whole(name, now, current, forgotten, course.shift.get(name, 0))
+            if old is None:
+                _agree(federation, name, wrong)
+                _withdrawals(federation.site(name), histories[name], course.acknowledged, wrong)
+            wrong += _budget(federation, founded, histories[name], spent)
+        questions = {
+            str(e.facts["entry"]): (e.facts["run"], e.facts["step"])
+            for history in histories.values()
+            for _, e in history.of("contribution-made")
+        }
+        for history in histories.values():
+            _answers(history.entries, questions, wrong, history.name)
+        known = {
+            (name, patient): place
+            for (name, patient), place in course.acknowledged.items()
+            if place < course.shown.get(name, place + 1)  # else it was forgotten with all that told of it
+        }
+        answered = [entry for entry in shared if entry.kind == "question-answered"]
+        for entry in answered:
+            wrong += check_sum(founded, entry, histories, known)
+        _ends(hub, shared, wrong)
+        why = dict(_reasons(federation, founded, course, shared, histories, spent, wrong))
     complaints = [(c.get("message"), c.get("exception")) for c in federation.loop.complaints]
-    wrong += [f"asyncio complains: {what}: {why!r}" for what, why in complaints if not isinstance(why, OSError)]
+    wrong += [f"asyncio complains: {what}: {odd!r}" for what, odd in complaints if not isinstance(odd, OSError)]
     return Seen(
         log=shared_hash,
         logs=hashes,
         trace=federation.loop.trace,
-        ended=dict(runs),
-        withdrawn=len(acknowledged),
+        ended=dict(course.runs),
+        why=why,
+        kinds=course.plot.kinds(),
+        withdrawn=len(course.acknowledged),
         answered=len(answered),
+        lies=len(course.told),
         seconds=federation.loop.time(),
         kills=sum(federation.starts.values()) - len(federation.starts),
+        refused=tuple(federation.refused_starts),
         wrong=wrong,
     )
 
 
-def _log(store: Store, name: LogName, wrong: list[str], what: str) -> tuple[list[Entry], str]:
-    """Every entry of a log, each proved by its signed head."""
-
-    def read(tx: Connection) -> list[bytes]:
-        head = logs.checkpoint(tx, name)
-        return [sealed for _, sealed in follow.follow(logs.reader(tx, name), head).entries]
-
+def _log(store: Store, name: LogName, wrong: list[str], what: str) -> tuple[list[bytes], str]:
+    """Every entry of a log, each proved by its signed head, and a hash over all."""
     try:
-        sealed = store.read_now(read)
+        sealed = entries_of(store, name)
     except Exception as problem:  # noqa: BLE001  # whatever it is, the log cannot be read
         wrong.append(f"the {what} does not prove itself: {problem!r}")
         return [], ""
-    return [open_entry(one, number) for number, one in enumerate(sealed)], hashlib.sha256(
-        b"\n".join(sealed)
-    ).hexdigest()
+    return sealed, hashlib.sha256(b"\n".join(sealed)).hexdigest()
+
+
+def _reasons(
+    federation: Federation,
+    founded: Founded,
+    course: Course,
+    shared: list[Entry],
+    histories: Mapping[str, History],
+    spent: Collection[str],
+    wrong: list[str],
+) -> Iterator[tuple[str, str]]:
+    """Each run with its result, or with the rule that kept it from one."""
+    starts = federation.starts["hub"]
+    rows = federation.hub().store.read_now(lambda tx: tx.execute(select(RUNS).order_by(RUNS.c.run)).mappings().all())
+    for row in rows:
+        found = liveness.why(row, shared, histories, founded, course, hub_starts=starts, spent=spent)
+        if found is None:
+            wrong.append(
+                f"{row['run']} came to no result (`{row['status']}`: {row['reason']}), and no rule says why not"
+            )
+        yield row["run"], found or "nothing"
 
 
 def _agree(federation: Federation, name: str, wrong: list[str]) -> None:
@@ -142,6 +168,14 @@ def _agree(federation: Federation, name: str, wrong: list[str]) -> None:
     origin = NoteKey.parse(vkey).name
     theirs = hub.store.read_now(lambda tx: (witness.seen(tx, origin), witness.trouble(tx, origin)))
     _beginning(site.store, logs.SITE, *theirs, wrong, f"the log of {name} that the hub has seen")
+
+
+def shown(federation: Federation, name: str) -> int:
+    """How many entries of a site's log the hub has seen."""
+    hub, site = federation.hub().store, federation.site(name).membership.site
+    vkey = hub.read_now(lambda tx: members.member(tx, site)).log_vkey
+    seen = hub.read_now(lambda tx: witness.seen(tx, NoteKey.parse(vkey).name))
+    return 0 if seen is None else seen.size
 
 
 def _beginning(
@@ -161,26 +195,54 @@ def _beginning(
         wrong.append(f"{what} is no beginning of that log")
 
 
-def _budget(site: Site, entries: list[Entry], wrong: list[str], name: str) -> None:
-    """Each contribution's head stands in the ledger, in order; at most those that a power cut swallowed are beside them."""
+def _budget(federation: Federation, founded: Founded, history: History, spent: set[str]) -> list[str]:
+    """Each contribution's head stands in the ledger, in order; at most those that a power cut swallowed are beside them.
+
+    What a patient has spent is what the contributions cost that she was read for, and never more than the permit's limit: over all
+    lives of the site, also where an older ledger was brought back. spent: takes up the site if nothing is left for a question.
+    """
+    wrong, name = [], history.name
+    made = history.of("contribution-made")
+    cost, limit = accountants.cost(PRIVACY), accountants.limit(PRIVACY)
+    private = federation.runs_under(founded.private)
+    read = Counter(
+        patient
+        for _, entry in made
+        if entry.facts["run"] in private
+        for patient in history.read(partial(plain_of, made=entry, founded=founded)).patients
+    )
+    wrong += [f"{name}: {patient} was read for more than her budget" for patient, n in read.items() if n * cost > limit]
+    attempts = [str(entry.facts["entry"]) for _, entry in made]
+    if len(attempts) != len(set(attempts)):
+        wrong.append(f"{name}: one attempt was computed twice")
+    if history.lost:
+        return wrong
+    site = federation.site(name)
     vault = open_vault(site.settings.folder / "vault", site.settings.roots, SystemDisk(), site.ports.randomness)
     kept = vault.register("budget").by_value().read()
     vault.close()
     state = None if kept is None else ledger.decode(kept)
-    heads = [] if state is None else [line.head for line in state.reservations]
-    said = [str(entry.facts["budget"]) for entry in entries if entry.kind == "contribution-made"]
+    lines = () if state is None else state.reservations
+    heads = [line.head for line in lines]
+    said = [str(entry.facts["budget"]) for _, entry in made]
     rest = iter(heads)
     if any(head not in rest for head in said):
         wrong.append(f"{name}: the log names a budget head that the ledger does not know, or in another order")
     if state is not None and heads and state.head != heads[-1]:
         wrong.append(f"{name}: the ledger's head is not that of its last line")
-    if len(heads) != len(set(heads)) or len({line.attempt for line in state.reservations} if state else ()) != len(
-        heads
-    ):
+    if len(heads) != len(set(heads)) or len({line.attempt for line in lines}) != len(heads):
         wrong.append(f"{name}: one attempt was debited twice")
-    votes = {str(entry.facts["budget"]) for entry in entries if entry.kind == "vote-signed"}
-    if not votes <= set(said):
+    if not {str(entry.facts["budget"]) for _, entry in history.of("vote-signed")} <= set(said):
         wrong.append(f"{name}: a vote names a budget that no contribution has")
+    swallowed = sum(line.permit == founded.private and line.head not in said for line in lines)
+    for patient in founded.patients[name]:
+        debited = 0 if state is None else ledger.spent(state, founded.study, patient)
+        times, over = divmod(debited, cost)
+        if over or not read[patient] <= times <= read[patient] + swallowed or debited > limit:
+            wrong.append(f"{name}: {patient} was read {read[patient]} times and debited {times} times")
+        if debited + cost > limit:
+            spent.add(name)
+    return wrong
 
 
 def _answers(entries: list[Entry], questions: Mapping[str, object], wrong: list[str], name: str) -> None:
@@ -206,79 +268,23 @@ def _answers(entries: list[Entry], questions: Mapping[str, object], wrong: list[
 
 
 def _withdrawals(
-    federation: Federation,
-    site_logs: Mapping[str, list[Entry]],
-    acknowledged: Mapping[tuple[str, PatientId], int],
-    wrong: list[str],
+    site: Site, history: History, acknowledged: Mapping[tuple[str, PatientId], int], wrong: list[str]
 ) -> None:
-    """None is lost: it stands in the log, and the patient may not be used."""
-    for (name, patient), number in acknowledged.items():
-        entries, site = site_logs[name], federation.site(name)
-        if number >= len(entries) or entries[number].kind != "withdrawal":
-            wrong.append(f"{name}: the acknowledged withdrawal of {patient} does not stand at {number} in its log")
+    """None is lost: it stands in the log, the patient may not be used."""
+    name, entries = history.name, history.entries
+    for (where, patient), place in acknowledged.items():
+        if where != name:
+            continue
+        if place >= len(entries) or entries[place].kind != "withdrawal":
+            wrong.append(f"{name}: the acknowledged withdrawal of {patient} does not stand at {place} in its log")
 
-        def usable(tx: Connection, site: Site = site, patient: PatientId = patient) -> bool:
+        def usable(tx: Connection, patient: PatientId = patient) -> bool:
             permit = desk.rows(tx)[0]
             use = facts.use_of(desk.signed_of(permit).permit)
             return consent.verdicts(tx, use, site.ports.clock.now())(patient).allowed
 
         if site.store.read_now(usable):
             wrong.append(f"{name}: {patient} withdrew, was told so, and may be used")
-
-
-def _sum(
-    federation: Federation,
-    founded: Founded,
-    entry: Entry,
-    site_logs: Mapping[str, list[Entry]],
-    acknowledged: Mapping[tuple[str, PatientId], int],
-    wrong: list[str],
-) -> None:
-    """The sum that was disclosed is the plain sum of its members' patients, and of nobody who had withdrawn in time."""
-    said: Mapping[str, Any] = entry.facts
-    total: np.ndarray[Any, np.dtype[np.int64]] | None = None
-    about = f"question {said['step']} of {said['run']}"
-    names = {site: name for name, site in founded.sites.items()}
-    inside = [names[str(member["site"])] for member in said["members"]]
-    if len(inside) < 3 or len(set(inside)) != len(inside):  # owners that the permit asks for
-        wrong.append(f"{about} is a sum of {inside}")
-    for name in inside:
-        site, entries = federation.site(name), site_logs[name]
-        made = [e for e in entries if e.kind == "contribution-made" and e.facts["entry"] == said["entry"]]
-        if len(made) != 1:
-            wrong.append(f"{about}: {name} logs {len(made)} contributions to one attempt")
-            return
-        votes = [e.number for e in entries if e.kind == "vote-signed" and e.facts["entry"] == said["entry"]]
-        patients, totals = site.store.read_now(partial(_plain, site=site, made=made[0], founded=founded))
-        for (where, patient), number in acknowledged.items():
-            if where == name and patient in patients and (not votes or number < votes[0]):
-                wrong.append(f"{about}: {patient} withdrew before the first vote of {name}, and is in the sum")
-        if not votes:
-            wrong.append(f"{about}: {name} is in the sum and never voted")
-        total = totals if total is None else total + totals
-    if total is not None and hashlib.sha256(total.astype("<i8").tobytes()).hexdigest() != said["total"]:
-        wrong.append(f"{about}: the sum is not the plain sum of {inside}")
-
-
-def _plain(
-    tx: Connection, *, site: Site, made: Entry, founded: Founded
-) -> tuple[tuple[PatientId, ...], "np.ndarray[Any, np.dtype[np.int64]]"]:
-    """Who was read for a contribution, and their totals, computed anew from the plain rows."""
-    run, step, attempt = RunId(str(made.facts["run"])), made.facts["step"], made.facts["attempt"]
-    if not isinstance(step, int) or not isinstance(attempt, int):
-        raise CheckFailed("a contribution names no step")
-    patients = rights.patients_in(tx, run, step, attempt)
-    row = tx.execute(select(SITE_RUNS).where(SITE_RUNS.c.run == run)).mappings().one()
-    permit = desk.permit_of(tx, row["permit"])
-    described = msgspec.convert(columns(site.data_set(permit.data_set)), tuple[Feature, ...])
-    plan = algorithms.plan(framing.unpack(bytes(row["query"]), Query, 1 << 16), described, permit)
-    asked = tx.execute(select(SUMS.c.request).where(SUMS.c.run == run, SUMS.c.step == step)).scalar_one()
-    request = algorithms.request(plan, framing.unpack(bytes(asked), Step, 1 << 20))
-    names = [feature.name for feature in plan.features]
-    matrix = np.array([founded.rows[patient] for patient in patients])[:, [FEATURES.index(n) for n in names]]
-    everybody = memoryview(b"\xff" * (len(patients) // 8 + 1))
-    reply = worker.compute(framing.pack(request), [memoryview(arrow(names, matrix)), everybody])
-    return patients, np.frombuffer(framing.unpack(reply, Reply, 1 << 24).totals, "<i8")
 
 
 def _ends(hub: Store, shared: list[Entry], wrong: list[str]) -> None:

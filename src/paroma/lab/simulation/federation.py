@@ -9,24 +9,30 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
+
+from sqlalchemy import select
 
 from paroma.hub.app import make_app as make_hub_app
 from paroma.hub.parts import Hub, Ports as HubPorts, open_hub
 from paroma.hub.settings import HubSettings
+from paroma.hub.tables import RUNS
 from paroma.kernel.errors import ParomaError
+from paroma.kernel.ids import PermitId
 from paroma.kernel.randomness import SeededRandomness
 from paroma.kernel.store.database import Store
+from paroma.lab.simulation import app as stand_in
 from paroma.lab.simulation.disk import SOUND, Plan
 from paroma.lab.simulation.kem import SeededKem
 from paroma.lab.simulation.loop import Loop, SimulatedKill
 from paroma.lab.simulation.machine import Machine
 from paroma.lab.simulation.network import App, Internet
 from paroma.lab.workers import InProcess
-from paroma.learn.runs.work import COMPUTE
-from paroma.learn.sandbox.task import Conversation, Task
+from paroma.learn.algorithms.names import COMPUTE
+from paroma.learn.flower.names import SERVE, TRAIN
+from paroma.learn.sandbox.task import Conversation, EntryUnknown, Task
 from paroma.site.app import make_app as make_site_app
 from paroma.site.parts import Ports as SitePorts, Site, open_site
 from paroma.site.settings import SiteSettings
@@ -35,14 +41,24 @@ T = TypeVar("T")
 HUB: Final = "hub"
 HUB_URL: Final = "https://hub.example:8443"
 HOSPITALS: Final = ("cleveland", "hungarian", "switzerland", "va")
+STAND_IN: Final = "paroma.lab.simulation.app:train"
 
 Program = Hub | Site
 Defect = Callable[[Site], None]
 """A defect that a test plants into a site, to see that some seed finds it."""
 
 
+Disguise = Callable[[Hub, App], App]
+"""What stands between the hub's program and its sites: nothing, or a liar."""
+
+
 def no_defect(_site: Site) -> None:
     """The code as it is."""
+
+
+def honest(_hub: Hub, app: App) -> App:
+    """The hub as it is."""
+    return app
 
 
 class Interleaved:
@@ -57,24 +73,29 @@ class Interleaved:
 
 
 class SlowWorkers:
-    """Workers in this process that take virtual time, so that something can happen before, and after, rows are read."""
+    """Workers in this process that take virtual time, so that something can happen before, and after, rows are read.
+
+    The platform's own algorithms are computed by their real entry. In place of a Flower app stands `app`.
+    """
 
     def __init__(self, source: random.Random, *, longest: float) -> None:
         """longest: seconds that one task may take."""
-        self._inner = InProcess((COMPUTE,))
+        self._inner = InProcess((COMPUTE, STAND_IN))
         self._source = source
         self._longest = longest
 
     async def run(self, task: Task) -> bytes:
         """The entry's reply. Raises WorkerFailed, EntryUnknown."""
         await asyncio.sleep(self._source.uniform(0, self._longest))
-        reply = await self._inner.run(task)
+        reply = await self._inner.run(replace(task, entry=STAND_IN) if task.entry == TRAIN else task)
         await asyncio.sleep(self._source.uniform(0, self._longest))
         return reply
 
     async def converse(self, task: Task) -> Conversation:
-        """A conversation as `InProcess` has it. Raises EntryUnknown."""
-        return await self._inner.converse(task)
+        """The server part of the app. Raises EntryUnknown."""
+        if task.entry != SERVE:
+            raise EntryUnknown(task.entry)
+        return stand_in.Talk(stand_in.serve())
 
 
 @dataclass(slots=True)
@@ -107,6 +128,9 @@ class Federation:
     downtime: float = 5.0  # s, the longest time between a kill and the next start
     slowest_worker: float = 0.3  # s
     defect: Defect = no_defect
+    disguise: Disguise = honest
+    between: dict[str, Callable[[], None]] = field(default_factory=dict)  # done to a machine's files at its next start
+    lost: set[str] = field(default_factory=set)  # machines that need not come up again
     lives: dict[str, Life] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     refused_starts: list[str] = field(default_factory=list)
@@ -118,8 +142,10 @@ class Federation:
         self._keepers += [self.loop.create_task(self._keep(name)) for name in names]
 
     async def all_up(self) -> None:
-        """Wait until every machine that was begun is up."""
-        while not all(self.is_up(name) for name in self.starts) or len(self.starts) < len(self._keepers):
+        """Wait until every machine that was begun is up, but for those that are lost."""
+        while not all(self.is_up(name) for name in self.starts if name not in self.lost) or len(self.starts) < len(
+            self._keepers
+        ):
             if self.defects:
                 raise self.defects[0]
             await asyncio.sleep(0.01)
@@ -146,6 +172,16 @@ class Federation:
         if not isinstance(program, Site):
             raise TypeError(f"`{name}` never began")
         return program
+
+    def store_of(self, name: str) -> Store | None:
+        """The database of the newest life, where it is open."""
+        program = self.lives[name].program
+        return None if program is None else program.store
+
+    def runs_under(self, permit: PermitId) -> frozenset[str]:
+        """The runs that the hub opened under a permit."""
+        runs = select(RUNS.c.run).where(RUNS.c.permit == permit)
+        return frozenset(self.hub().store.read_now(lambda tx: tx.execute(runs).scalars().all()))
 
     async def end(self) -> None:
         """Cut everybody's power and start nothing any more. The newest lives' databases can still be read."""
@@ -189,6 +225,10 @@ class Federation:
                 return
             await asyncio.sleep(wait.uniform(0.05, self.downtime))
             _let_go(life)
+            if name in self.lost and life.program is None and name not in self.between:
+                return  # it does not open over the copy that came back, and would not the next time
+            if (act := self.between.pop(name, None)) is not None:
+                act()
 
     def _new_life(self, name: str) -> Life:
         number = self.starts[name] = self.starts.get(name, 0) + 1
@@ -232,11 +272,11 @@ class Federation:
                 randomness=randomness,
                 disk=machine.disk,
                 blocking=Interleaved(),
-                workers=InProcess(()),
+                workers=SlowWorkers(self.loop.source(f"workers/{name}/{number}"), longest=self.slowest_worker),
             )
             hub = open_hub(settings, ports, authority=self.authority)
             life.program = hub
-            return HUB_URL, make_hub_app(hub)
+            return HUB_URL, self.disguise(hub, make_hub_app(hub))
         site = open_site(
             site_settings(self.folder, name),
             SitePorts(

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from paroma.hub import proposals, tls
 from paroma.kernel.blocking import Inline
 from paroma.kernel.disk import SystemDisk
 from paroma.kernel.errors import Unavailable
-from paroma.kernel.ids import DataSetId, PatientId, PermitId
+from paroma.kernel.ids import DataSetId, PatientId, PermitId, StudyId
 from paroma.kernel.randomness import SeededRandomness
 from paroma.kernel.store import migrations
 from paroma.kernel.store.database import open_store
@@ -35,15 +36,17 @@ from paroma.lab.simulation.clock import VirtualClock
 from paroma.lab.simulation.federation import HOSPITALS, HUB, HUB_URL, Federation, site_settings
 from paroma.lab.simulation.loop import Loop, run
 from paroma.lab.simulation.network import Internet
+from paroma.learn.dp import accountants
+from paroma.learn.flower import fab
 from paroma.site import permits as desk
 from paroma.site.commands import join_over
 from paroma.site.parts import VERSIONS, offer
 from paroma.trust.channel.caller import Caller
-from paroma.trust.federation import invitations, pinning
+from paroma.trust.federation import invitations, members, pinning
 from paroma.trust.identity import people
 from paroma.trust.keys.signing import HeldKey
 from paroma.trust.permit import permit as permits
-from paroma.trust.permit.permit import Permit
+from paroma.trust.permit.permit import Permit, Privacy
 from paroma.trust.permit.wish import Wish
 
 SEED: Final = 0
@@ -51,6 +54,25 @@ PATIENTS: Final = 14  # a hospital
 LEAST: Final = 10
 FEATURES: Final = ("age", "chol", "num")
 JSON: Final = "application/json"
+BYTES: Final = "application/octet-stream"
+PRIVATE_QUESTIONS: Final = 3  # that the privacy budget covers; an attempt is one
+PRIVACY: Final = Privacy(
+    epsilon=3.0,
+    delta=1e-5,
+    noise_multiplier=accountants.noise_multiplier(3.0, 1e-5, PRIVATE_QUESTIONS),
+    clipping_norm=2.0,
+    questions=PRIVATE_QUESTIONS,
+)
+WISH: Final = Wish(
+    title="A simulated study",
+    purpose="scientific-research",
+    data_set=DataSetId(heart.data_set().id),
+    features=FEATURES,
+    algorithms=("statistics", "logistic"),
+    benefit="Nobody's: these runs look for defects.",
+    least_patients=LEAST,
+    attempts=4,
+)
 SPARE: Final = 2.0  # s between the founding and what follows
 
 
@@ -62,7 +84,10 @@ class Founded:
     elapsed: float
     authority: bytes
     scientist: str
-    permit: PermitId
+    permit: PermitId  # exact sums: statistics, regressions, an app
+    study: StudyId  # of the private permit
+    private: PermitId  # differential privacy, for so many questions as `PRIVATE_QUESTIONS`
+    code: str  # digest of the app's bundle
     rows: dict[PatientId, tuple[float, ...]]  # in the order of `FEATURES`
     patients: dict[str, tuple[PatientId, ...]]  # of each hospital
     sites: dict[str, str]  # hospital -> site id
@@ -91,8 +116,8 @@ def found(folder: Path) -> Founded:
 
 async def _found(loop: Loop, folder: Path) -> Founded:
     internet, clock = Internet(loop), VirtualClock(loop)
-    files = tls.own_files(folder / "authority", names=("hub.example",), clock=clock, disk=SystemDisk())
-    authority = files.ca.read_bytes()
+    own = tls.own_files(folder / "authority", names=("hub.example",), clock=clock, disk=SystemDisk())
+    authority = own.ca.read_bytes()
     federation = Federation(loop=loop, folder=folder, authority=authority, internet=internet)
     (folder / HUB).mkdir()
     federation.begin(HUB)
@@ -109,22 +134,12 @@ async def _found(loop: Loop, folder: Path) -> Founded:
     scientist, subject = await _enrol(federation, HUB, "scientist", clock)
     officers = {name: await _enrol(federation, name, "officer", clock) for name in HOSPITALS}
     await _until(lambda: _offering(federation) == len(HOSPITALS))
-    wish = Wish(
-        title="A simulated study",
-        purpose="scientific-research",
-        data_set=DataSetId(heart.data_set().id),
-        features=FEATURES,
-        algorithms=("statistics", "logistic"),
-        benefit="Nobody's: these runs look for defects.",
-        least_patients=LEAST,
-        attempts=4,
-    )
-    standing = _read(await scientist.call("POST", "/api/applications", msgspec.json.encode(wish), kind=JSON, wait=30.0))
-    permit = msgspec.convert(standing["permit"], Permit)
-    for name, (officer, person) in officers.items():
-        await _sign(federation, name, officer, person, permit, clock)
-    await _until(lambda: _state(federation, permit.id) == "valid")
-    await _until(lambda: all(_holds(federation, name, permit.id) for name in HOSPITALS))
+    with as_file(files("paroma.lab.demo") / "flower_app") as bundled:
+        brought = await scientist.call("POST", "/api/bundles", fab.build(bundled), kind=BYTES, wait=30.0)
+    code = str(_read(brought)["code"])
+    exact = msgspec.structs.replace(WISH, algorithms=("statistics", "logistic", "flower"), code=code)
+    permit = await _agree(federation, scientist, officers, exact, clock)
+    private = await _agree(federation, scientist, officers, msgspec.structs.replace(WISH, privacy=PRIVACY), clock)
     await asyncio.sleep(SPARE)
     sites = {name: str(federation.site(name).membership.site) for name in HOSPITALS}
     await federation.finish()
@@ -134,6 +149,9 @@ async def _found(loop: Loop, folder: Path) -> Founded:
         authority=authority,
         scientist=subject,
         permit=permit.id,
+        study=private.study,
+        private=private.id,
+        code=code,
         rows=rows,
         patients=patients,
         sites=sites,
@@ -220,11 +238,25 @@ async def _enrol(federation: Federation, where: str, role: Any, clock: VirtualCl
     return caller(network, who, subject, url, clock, randomness), subject
 
 
+async def _agree(
+    federation: Federation, scientist: Caller, officers: dict[str, tuple[Caller, str]], wish: Wish, clock: VirtualClock
+) -> Permit:
+    """Apply, let every officer sign, and wait until every site has checked the permit."""
+    standing = _read(await scientist.call("POST", "/api/applications", msgspec.json.encode(wish), kind=JSON, wait=30.0))
+    permit = msgspec.convert(standing["permit"], Permit)
+    for name, (officer, person) in officers.items():
+        await _sign(federation, name, officer, person, permit, clock)
+    await _until(lambda: _state(federation, permit.id) == "valid")
+    await _until(lambda: all(_holds(federation, name, permit.id) for name in HOSPITALS))
+    return permit
+
+
 async def _sign(
     federation: Federation, name: str, officer: Caller, person: Any, permit: Permit, clock: VirtualClock
 ) -> None:
-    await _until(lambda: bool(federation.site(name).store.read_now(desk.rows)))
+    await _until(lambda: any(row["permit"] == permit.id for row in federation.site(name).store.read_now(desk.rows)))
     site = federation.site(name).membership.site
+    await _until(lambda: bool(federation.site(name).store.read_now(lambda tx: members.officers(tx, site))))
     signature = permits.sign(permit, site, person, key_of(f"officer/{name}"), clock.now())
     path = f"/api/requests/{permit.id}/sign"
     _read(await officer.call("POST", path, msgspec.json.encode(signature), kind=JSON, wait=30.0))

@@ -1,120 +1,53 @@
 """What happens to a founded federation under one seed, and what was seen of it.
 
-A scientist asks questions; meanwhile links lose, delay, double and reorder, disks fail, machines lose power, lines are cut,
-and patients withdraw. From `CALM` on nothing goes wrong any more, and every run has to come to its end.
+A scientist asks questions; meanwhile links lose, delay, double and reorder, disks fail, machines lose power, lines are cut, patients
+withdraw, a site is brought back from an older copy, or the hub lies. From `Plot.calm` on nothing goes wrong any more, and every run
+has to come to its result, unless a rule of the platform says why not.
 """
 
 import asyncio
 import json
-import random
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy import Connection, select
 
 from paroma.data.consent.statement import EVERYTHING
+from paroma.hub.tables import RUNS
 from paroma.kernel.errors import BadInput, Refused, Unavailable
-from paroma.kernel.ids import PatientId
 from paroma.kernel.randomness import SeededRandomness
 from paroma.lab.simulation import checks
 from paroma.lab.simulation.checks import Seen
 from paroma.lab.simulation.clock import VirtualClock
-from paroma.lab.simulation.disk import SOUND, Fault, by_chance
+from paroma.lab.simulation.disk import SOUND, by_chance
 from paroma.lab.simulation.federation import HOSPITALS, HUB, HUB_URL, Defect, Federation, no_defect
 from paroma.lab.simulation.founding import JSON, Founded, caller
+from paroma.lab.simulation.history import Course, length_at_rest
+from paroma.lab.simulation.liar import Liar
 from paroma.lab.simulation.loop import Loop, run
-from paroma.lab.simulation.network import QUIET, Faults, Internet
-from paroma.learn.algorithms.query import Logistic, Outcome, Query, Statistics
+from paroma.lab.simulation.network import QUIET, Internet
+from paroma.lab.simulation.plot import Asked, Event, Part, Plot, plot_of
 from paroma.trust.channel.caller import Caller
 
-CALM: Final = 30.0  # virtual s after the beginning: from here on nothing goes wrong
-LONGEST: Final = 900.0  # virtual s within which every run has to end after that
-LOOK: Final = 1.0  # s between two looks of the scientist
-KILLS: Final = {Fault.KILL_BEFORE: 1.0, Fault.KILL_AFTER: 1.0}
-ERRORS: Final = {Fault.FAILS_BEFORE: 1.0, Fault.FAILS_AFTER: 1.0, Fault.FULL: 0.5}
+LONGEST: Final = 900.0  # virtual s within which every run has to end after the last trouble
+LONGEST_LIE: Final = 60.0  # virtual s for which a lying hub is watched
+LOOK, MOST_LOOK = 1.0, 5.0  # s between two looks of the scientist, who looks less and less often
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happens `at` virtual seconds after the first question. what: kill, cut, or withdraw."""
-
-    at: float
-    what: str
-    where: str
-    lasting: float = 0.0  # s, of a cut
-    patient: PatientId | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """What a seed decided."""
-
-    faults: Faults
-    disk_chances: dict[str, dict[Fault, float]]
-    downtime: float
-    slowest_worker: float
-    events: tuple[Event, ...]
-    queries: tuple[Query, ...]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Course:
-    """What is seen from outside while it happens."""
-
-    runs: dict[str, str] = field(default_factory=dict)  # run -> its last status
-    acknowledged: dict[tuple[str, PatientId], int] = field(default_factory=dict)  # -> entry of the site log
-
-
-def plot_of(seed: int, founded: Founded) -> Plot:
-    """What the seed decides. Half of the seeds have few troubles, so that a course gets far; each kind is absent in some."""
-    draw = random.Random(f"{seed}/plot")
-    rough = draw.random() < 0.5
-    faults = Faults(
-        least_delay=0.001,
-        most_delay=draw.choice([0.005, 0.05, 0.4]),
-        lose_request=draw.choice([0.0, 0.03, 0.15]) if rough else 0.0,
-        lose_reply=draw.choice([0.0, 0.03, 0.15]) if rough else 0.0,
-        double=draw.choice([0.0, 0.1]),
-    )
-    chances: dict[str, dict[Fault, float]] = {}
-    for name in draw.sample((HUB, *HOSPITALS), draw.choice([0, 0, 1, 2])):
-        kinds = draw.choice([KILLS, ERRORS])
-        rate = draw.choice([0.01, 0.05])
-        chances[name] = {fault: rate * share for fault, share in kinds.items()}
-    events = [
-        Event(draw.uniform(0, 4), "kill", name) for name in draw.choices((HUB, *HOSPITALS), k=draw.choice([0, 1, 2]))
-    ]
-    events += [
-        Event(draw.uniform(0, 4), "cut", name, lasting=draw.choice([0.5, 5.0, 15.0]))
-        for name in draw.choices(HOSPITALS, k=draw.choice([0, 0, 1, 2]))
-    ]
-    for name in draw.choices(HOSPITALS, k=draw.choice([0, 1, 2, 3])):
-        patient = draw.choice(founded.patients[name])
-        events.append(Event(draw.uniform(0, 3), "withdraw", name, patient=patient))
-    statistics = Statistics(features=("age", "chol"), bins=4)
-    logistic = Logistic(outcome=Outcome(feature="num"), features=("age",), ridge=1.0, steps=3)
-    return Plot(
-        faults=faults,
-        disk_chances=chances,
-        downtime=draw.choice([0.5, 5.0, 20.0]),
-        slowest_worker=draw.choice([0.01, 0.3, 1.0]),
-        events=tuple(sorted(events, key=lambda one: one.at)),
-        queries=(logistic,) if draw.random() < 0.1 else (statistics,),
-    )
-
-
-def play(seed: int, founded: Founded, *, defect: Defect = no_defect) -> Seen:
-    """The whole course under `seed`, and what is left of it. Raises CheckFailed where something happened that must not."""
+def play(seed: int, founded: Founded, *, defect: Defect = no_defect, plot: Plot | None = None) -> Seen:
+    """The whole course under `seed`, and what is left of it. plot: in place of the one that the seed decides."""
     where = Path("/dev/shm")  # memory: what must survive survives a simulated kill, no disk is waited for
     with tempfile.TemporaryDirectory(dir=where if where.is_dir() else None, prefix="paroma-seed-") as made:
         founded.copy_to(Path(made))
-        return run(seed, lambda loop: _play(loop, Path(made), founded, defect))
+        return run(seed, lambda loop: _play(loop, Path(made), founded, defect, plot or plot_of(seed, founded)))
 
 
-async def _play(loop: Loop, folder: Path, founded: Founded, defect: Defect) -> Seen:
-    plot, course = plot_of(loop.seed, founded), _Course()
+async def _play(loop: Loop, folder: Path, founded: Founded, defect: Defect, plot: Plot) -> Seen:
+    course = Course(plot=plot)
     internet = Internet(loop)
     federation = Federation(
         loop=loop,
@@ -126,6 +59,8 @@ async def _play(loop: Loop, folder: Path, founded: Founded, defect: Defect) -> S
         slowest_worker=plot.slowest_worker,
         defect=defect,
     )
+    if plot.lies:
+        federation.disguise = lambda _hub, app: Liar(app, plot.lies, plot.lied_to, loop.source("lies"), course.told)
     federation.begin(HUB, *HOSPITALS)
     await federation.all_up()
     await asyncio.sleep(0.5)
@@ -137,22 +72,22 @@ async def _play(loop: Loop, folder: Path, founded: Founded, defect: Defect) -> S
     network, randomness = internet.network("scientist"), SeededRandomness(loop.seed, "scientist")
     scientist = caller(network, "scientist/hub", founded.scientist, HUB_URL, clock, randomness)
     began = loop.time()
+    course.calm = clock.now() + plot.calm
     happening = [loop.create_task(_happen(federation, event, course)) for event in plot.events]
-    calm = loop.create_task(_calm(federation, began + CALM))
-    asking = loop.create_task(_ask_all(scientist, founded, plot, course))
-    late = False
+    calm = loop.create_task(_calm(federation, began + plot.calm))
+    asking = loop.create_task(_ask_all(federation, scientist, founded, plot, course))
     try:
-        async with asyncio.timeout(CALM + LONGEST):
+        async with asyncio.timeout(plot.calm + (LONGEST_LIE if plot.lies else LONGEST)):
             await asyncio.gather(asking, *happening)
             if not all(federation.is_up(name) for name in federation.starts):
                 await calm  # a machine that is down comes back: what its newest life holds is looked at
                 await federation.all_up()
     except TimeoutError:
-        late = True
+        course.late = not course.told  # a hub that lies may keep a run waiting for ever: it alone is hurt by that
     calm.cancel()
     await federation.end()
     try:
-        return checks.check(federation, founded, course.acknowledged, course.runs, late=late)
+        return checks.check(federation, founded, course)
     finally:
         federation.close()
 
@@ -166,7 +101,7 @@ async def _calm(federation: Federation, at: float) -> None:
         federation.lives[name].machine.disk.plan = SOUND
 
 
-async def _happen(federation: Federation, event: Event, course: _Course) -> None:
+async def _happen(federation: Federation, event: Event, course: Course) -> None:
     await asyncio.sleep(event.at)
     federation.loop.note(f"{event.what} {event.where}")
     if event.what == "kill":
@@ -175,31 +110,108 @@ async def _happen(federation: Federation, event: Event, course: _Course) -> None
         federation.internet.cut(HUB, event.where)
         await asyncio.sleep(event.lasting)
         federation.internet.heal(HUB, event.where)
+    elif event.part is not None:
+        await _restore(federation, event, event.part, course)
     elif event.patient is not None and federation.is_up(event.where):
         site = federation.site(event.where)
         said = federation.lives[event.where].machine.start(site.withdraw(event.patient, EVERYTHING, by="patient"))
         await asyncio.wait({said})
         if not said.cancelled() and said.exception() is None:
-            course.acknowledged[event.where, event.patient] = said.result().entry
+            course.acknowledged[event.where, event.patient] = said.result().entry + course.shift.get(event.where, 0)
 
 
-async def _ask_all(scientist: Caller, founded: Founded, plot: Plot, course: _Course) -> None:
-    for query in plot.queries:
-        body = json.dumps({"permit": founded.permit, "query": msgspec.to_builtins(query)}).encode()
-        run = (await _until(scientist, "POST", "/api/runs", body))["run"]
+async def _restore(federation: Federation, event: Event, part: Part, course: Course) -> None:
+    """Make a copy, let things go on, cut the power, and put the copy in the place of what was written since.
+
+    Between two steps of the loop nobody is in the middle of a write, so that the copy is one of a machine without power.
+    """
+    name, folder, copy = event.where, federation.folder / event.where, federation.folder / f"copy of {event.where}"
+    await _up(federation, name)
+    shutil.copytree(folder, copy)
+    await asyncio.sleep(event.lasting)
+    await _up(federation, name)
+    federation.lost.add(name)
+
+    def put_back() -> None:
+        forgotten = federation.folder / f"forgotten by {name}"
+        shutil.copytree(folder, forgotten)
+        course.forgotten[name] = forgotten
+        course.shift[name] = length_at_rest(forgotten) - length_at_rest(copy) if database else 0
+        if part is Part.BOTH:
+            course.shown[name] = checks.shown(federation, name)
+        for old in folder.iterdir():  # keys, roots and membership stay: they never change
+            if old.name == "vault" and part is not Part.DATABASE:
+                shutil.rmtree(old)
+                shutil.copytree(copy / old.name, old)
+            elif old.name.startswith("site.db") and database:
+                old.unlink()
+        for kept in copy.glob("site.db*"):
+            if database and not kept.name.endswith("-shm"):
+                shutil.copy2(kept, folder / kept.name)
+
+    database = part is not Part.VAULT
+    federation.between[name] = put_back
+    federation.kill(name)
+
+
+async def _up(federation: Federation, name: str) -> None:
+    while not federation.is_up(name):  # noqa: ASYNC110  # the looks are virtual, and cost nothing
+        await asyncio.sleep(0.1)
+
+
+async def _ask_all(federation: Federation, scientist: Caller, founded: Founded, plot: Plot, course: Course) -> None:
+    for asked in plot.asked:
+        run = await _open(scientist, founded, asked, course)
+        if run is None:
+            return
+        look = LOOK / 2
         while True:
-            report = await _until(scientist, "GET", f"/api/runs/{run}", b"")
+            report = await _until(scientist, "GET", f"/api/runs/{run}")
             course.runs[run] = report["status"]
             if report["ended"] is not None:
                 break
-            await asyncio.sleep(LOOK)
+            look = min(look * 1.5, MOST_LOOK)
+            await asyncio.sleep(look)
+    while any(ended is None for ended in _ends(federation)):  # noqa: ASYNC110  # a run that nobody waits for has to end all the same
+        await asyncio.sleep(LOOK)
 
 
-async def _until(scientist: Caller, method: str, path: str, body: bytes) -> Any:
-    """The answer, however often it has to be asked for. A run that is opened twice because a reply was lost is two runs."""
+def _ends(federation: Federation) -> list[float | None]:
+    def read(tx: Connection) -> list[float | None]:
+        return list(tx.execute(select(RUNS.c.ended)).scalars())
+
+    return federation.hub().store.read_now(read)
+
+
+async def _open(scientist: Caller, founded: Founded, asked: Asked, course: Course) -> str | None:
+    """The run that was opened; None where the hub said that the permit allows no more.
+
+    A reply that was lost may mean that there is a run: whoever gets none looks, before asking again.
+    """
+    permit = founded.private if asked.private else founded.permit
+    body = json.dumps({"permit": permit, "query": msgspec.to_builtins(asked.query)}).encode()
     while True:
         try:
-            reply = await scientist.call(method, path, body, kind=JSON, wait=5.0)
+            reply = await scientist.call("POST", "/api/runs", body, kind=JSON, wait=5.0)
+        except (Unavailable, Refused, BadInput):
+            await asyncio.sleep(LOOK)
+        else:
+            if reply.status < 300:  # HTTP
+                return str(json.loads(reply.body)["run"])
+            course.refusals.append(json.loads(reply.body).get("detail", ""))
+            if "more questions" in course.refusals[-1]:
+                return None
+            await asyncio.sleep(LOOK)
+        new = [one["run"] for one in await _until(scientist, "GET", "/api/runs") if one["run"] not in course.runs]
+        if new:
+            return str(new[0])
+
+
+async def _until(scientist: Caller, method: str, path: str) -> Any:
+    """The answer, however often it has to be asked for."""
+    while True:
+        try:
+            reply = await scientist.call(method, path, b"", kind=JSON, wait=5.0)
         except (Unavailable, Refused, BadInput):
             await asyncio.sleep(LOOK)
             continue

@@ -19,6 +19,7 @@ from paroma.kernel.ids import printable
 from paroma.learn.algorithms import design, evaluate, logistic, statistics
 from paroma.learn.algorithms.query import (
     MOST_BINS,
+    Cell,
     Descent,
     Drawn,
     Evaluate,
@@ -37,8 +38,9 @@ from paroma.learn.algorithms.query import (
     Summary,
 )
 from paroma.learn.algorithms.request import Request
+from paroma.learn.disclosure import control
 from paroma.learn.disclosure.door import PUBLIC
-from paroma.learn.dp import accountants, bound as grid
+from paroma.learn.dp import accountants, bound as grid, fit
 from paroma.learn.dp.bound import Share
 from paroma.learn.secagg.layout import Field, Layout
 from paroma.trust.permit.permit import Permit
@@ -75,7 +77,7 @@ class Plan:
 
 
 def plan(query: Query, features: Sequence[Feature], permit: Permit) -> Plan:
-    """Check `query`. features: the data set's descriptions. Raises QueryUnclear, NotInPermit."""
+    """Check `query`. features: the data set's descriptions. Raises QueryUnclear, NotInPermit, NoiseTooCoarse, NoiseOutOfRange."""
     described = {feature.name: feature for feature in features}
     outcome = () if isinstance(query, Statistics) else (query.outcome.feature,)
     selecting = design.selecting(query.rows)
@@ -104,8 +106,25 @@ def plan(query: Query, features: Sequence[Feature], permit: Permit) -> Plan:
     for feature in made.features:
         _check_feature(feature)
     _check(made)
+    if permit.privacy is not None:
+        fit.check(permit, _noised(made)[1])
     layout(made, first(made))
     return made
+
+
+def check_permit(permit: Permit, features: Sequence[Feature]) -> None:
+    """Whether every algorithm of the permit can answer its smallest question: one feature. features: the data set's
+    descriptions. Raises NoiseTooCoarse and NoiseOutOfRange, with what would pass.
+    """
+    named = [feature for feature in features if feature.name in permit.features]
+    if permit.privacy is None or not named:
+        return
+    if "statistics" in permit.algorithms:
+        alone = (Statistics(features=(feature.name,), bins=2) for feature in named)
+        sizes = (sum(statistics.row_sizes(query, [f]).values()) for query, f in zip(alone, named, strict=True))
+        fit.check(permit, min(sizes))
+    if "logistic" in permit.algorithms:
+        fit.check(permit, 1 + min(len(design.terms([feature])) for feature in named))
 
 
 def layout(plan: Plan, step: Step) -> Layout:
@@ -168,8 +187,8 @@ def first(plan: Plan) -> Step:
 
 
 def advance(plan: Plan, step: Step, total: bytes | bytearray | memoryview) -> Step | Result:
-    """What follows from the sum of a step. total: the unmasked fields, little-endian, as `layout(plan, step)` orders
-    them.
+    """What follows from the sum of a step; counts as the permit tells them. total: the unmasked fields, little-endian, as
+    `layout(plan, step)` orders them.
 
     Raises ThresholdNotMet, Saturated, Separated, NotIdentified, ContributionInvalid (another size), StepForeign.
     """
@@ -179,15 +198,39 @@ def advance(plan: Plan, step: Step, total: bytes | bytearray | memoryview) -> St
     spent = _spent(plan, step)
     match plan.query, step:
         case Statistics() as query, Once():
-            return statistics.advance(query, plan.model, step, numbers, floor=floor, norm=norm, spent=spent)
+            found = statistics.advance(query, plan.model, step, numbers, floor=floor, norm=norm, spent=spent)
+            return _told(found, plan.permit.counts_to)
         case Evaluate() as query, Once():
-            return evaluate.advance(query, numbers, floor=floor, norm=norm, spent=spent)
+            return _told(evaluate.advance(query, numbers, floor=floor, norm=norm, spent=spent), plan.permit.counts_to)
         case Logistic() as query, Newton() if privacy is None:
-            return logistic.newton(query, plan.model, step, numbers, floor)
+            return _told(logistic.newton(query, plan.model, step, numbers, floor), plan.permit.counts_to)
         case Logistic() as query, Descent() if spent is not None:
-            return logistic.descend(query, plan.model, step, numbers, floor=floor, spent=spent)
+            after = logistic.descend(query, plan.model, step, numbers, floor=floor, spent=spent)
+            return _told(after, plan.permit.counts_to)
         case _:
             raise StepForeign("the step does not belong to the query", do="open the question with its own first step")
+
+
+def _told(outcome: Step | Result, to: int) -> Step | Result:
+    """A result with its counts rounded to the permit's step; a step has none."""
+    if not isinstance(outcome, Summary | Fitted | Judged):
+        return outcome
+    patients = control.told(outcome.patients, to)
+    if not isinstance(outcome, Summary):
+        return msgspec.structs.replace(outcome, patients=patients, counts_to=to)
+    features = tuple(
+        msgspec.structs.replace(
+            one,
+            count=None if one.count is None else control.told(one.count, to),
+            missing=None if one.missing is None else control.told(one.missing, to),
+            cells=tuple(
+                Cell(label=cell.label, count=None if cell.count is None else control.told(cell.count, to))
+                for cell in one.cells
+            ),
+        )
+        for one in outcome.features
+    )
+    return msgspec.structs.replace(outcome, patients=patients, features=features, counts_to=to)
 
 
 def finished(outcome: Step | Result) -> bool:

@@ -1,5 +1,8 @@
 """What a scientist may ask, and what comes out. Every type here travels; nothing here needs numpy.
 
+Counts of a result are told to the nearest multiple of its `counts_to`, which the permit names; 1: exactly. Means, variances and
+coefficients are what exact sums give.
+
 Rows: a table holds one row a patient, in random order. A row with a missing value in any column that a model uses
 takes no part in it; in `Statistics` each feature counts its own missing values.
 """
@@ -144,7 +147,7 @@ class Descent(msgspec.Struct, frozen=True, kw_only=True, tag="descent", forbid_u
 Step = Once | Newton | Descent
 
 
-class Spent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """The privacy of a result, per patient and hospital, under add-or-remove-one.
 
     Public, and not covered: who took part, and how many patients' rows were read in all.
@@ -155,7 +158,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     questions: int
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One bar: its name, and how many. Small cells are merged until none is below the floor; None when even that is
     not enough.
     """
@@ -164,7 +167,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     count: float | None
 
 
-class Described(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Described(msgspec.Struct, frozen=True, kw_only=True):
     """One feature. count, missing: None where too few are (or are not) missing to say. mean, variance (n - 1) in its
     own unit (squared); None for a category, or where too few patients stand behind them.
     """
@@ -177,16 +180,17 @@ class Described(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cells: tuple[Cell, ...]
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary", forbid_unknown_fields=True):
+class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
     """What `Statistics` found."""
 
     patients: int
     features: tuple[Described, ...]
     notes: tuple[str, ...] = ()
     spent: Spent | None = None
+    counts_to: int = 1
 
 
-class Fitted(msgspec.Struct, frozen=True, kw_only=True, tag="fitted", forbid_unknown_fields=True):
+class Fitted(msgspec.Struct, frozen=True, kw_only=True, tag="fitted"):
     """What `Logistic` found.
 
     terms: `intercept`, `age`, `cp=2`... scaled: coefficients of inputs scaled to [-1, 1] by public ranges (a level:
@@ -205,9 +209,10 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True, tag="fitted", forbid_unk
     converged: bool
     ridge: float
     spent: Spent | None = None
+    counts_to: int = 1
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True, tag="judged", forbid_unknown_fields=True):
+class Judged(msgspec.Struct, frozen=True, kw_only=True, tag="judged"):
     """What `Evaluate` found. auroc: ties count half; auroc_within: the true one is no further away (binning)."""
 
     patients: int
@@ -215,6 +220,12 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, tag="judged", forbid_unk
     auroc: float
     auroc_within: float
     spent: Spent | None = None
+    counts_to: int = 1
 
 
 Result = Summary | Fitted | Judged
+
+
+def counted(count: float, to: int) -> str:
+    """`about 740`, where the permit tells counts to the nearest 5 or so; `742` where exactly."""
+    return f"about {count:.0f}" if to > 1 else f"{count:.0f}"

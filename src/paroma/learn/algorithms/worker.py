@@ -125,8 +125,17 @@ def _read(batch: pa.Table, alive: Bool, request: Request) -> tuple[Bool, dict[st
     read = columns(batch, request.features)
     chosen = design.selected(read, request.query.rows, int(alive.sum()))
     selected = alive.copy()
-    selected[alive] = chosen
+    selected[alive] = chosen & _whole(request, read)
     return selected, {name: column[chosen] for name, column in read.items()}
+
+
+def _whole(request: Request, read: dict[str, F64]) -> Bool:
+    """The rows that a sum is about: a model leaves out those in which something is missing, statistics does not."""
+    rows = np.ones(len(next(iter(read.values()))), np.bool_)
+    if not isinstance(request.query, Statistics):
+        for name in (*(feature.name for feature in request.model), request.query.outcome.feature):
+            rows &= ~np.isnan(read[name])
+    return rows
 
 
 def _contribute(request: Request, read: dict[str, F64]) -> dict[str, F64 | I64]:

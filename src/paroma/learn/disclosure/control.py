@@ -5,9 +5,8 @@ ACRO 1.0 `default.yaml` (residual degrees of freedom 10), and the usual one para
 from the permit.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final
 
 from paroma.kernel.errors import Refused
 
@@ -28,45 +27,35 @@ class DifferencingRefused(Refused):
     """The answer, beside one already disclosed, would describe fewer patients than the floor."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """How a cohort differs from the one of the last committed contribution. The caller counts; it has both sets."""
-
-    added: int
-    removed: int
-
-
-def compare(before: Collection[str], now: Collection[str]) -> Change:
-    """How a cohort changed. before: who was in the last committed contribution; now: who would be in the next."""
-    old, new = set(before), set(now)
-    return Change(added=len(new - old), removed=len(old - new))
-
-
-def sits_out(change: Change, floor: int) -> bool:
+def sits_out(removed: int, floor: int) -> bool:
     """Without privacy: must this site sit out the rest of the run, because its cohort shrank by less than the floor?
 
-    Exact sums before and after would differ by the few who left. change: since its last committed contribution in the
-    run.
+    Exact sums before and after would differ by the few who left. removed: patients of its last committed contribution
+    in the run who are not in the next.
     """
-    return 0 < change.removed < floor
+    return 0 < removed < floor
 
 
-def repeat(change: Change | None, floor: int, *, remembered: bool) -> Literal["compute", "from memory"]:
-    """Without privacy: how a site treats a question whose digest it answered before, in any run of the study.
+def differencing(count: int, floor: int) -> None:
+    """Raise DifferencingRefused when somebody, but fewer than `floor` patients, would follow from exact answers.
 
-    change: since the last committed answer; None when there was none. remembered: whether that answer can be given
-    again. As long as somebody, but fewer than `floor` patients, came or went, the old answer is the answer: two exact
-    ones would differ by those few. With nobody changed the numbers are the same, and another attempt may be needed:
-    compute. Raises DifferencingRefused where the old answer cannot be given.
+    count: patients by whom two answers differ, or to whom several of them come down. Never names the count. With
+    nobody the numbers are the same.
     """
-    if change is None or not 0 < change.added + change.removed < floor:
-        return "compute"
-    if not remembered:
+    if 0 < count < floor:
         raise DifferencingRefused(
-            "this question, or one about nearly the same patients, was answered before (differencing)",
-            do="use the earlier answer, or ask about a part that differs by more patients",
+            "beside what was answered before, this would describe fewer patients than the floor (differencing)",
+            do="use the earlier answers, ask about a part that differs by more patients, or apply with differential privacy",
         )
-    return "from memory"
+
+
+def told(count: float, to: int) -> int:
+    """A count as it is told: the nearest multiple of the permit's `to`, halves up (rounding base 5 by default).
+
+    Nobody's coming or going by itself shows, in most cases. It hides nothing from whoever has an exact mean beside it: what
+    keeps answers apart is `memory`.
+    """
+    return (2 * round(count) + to) // (2 * to) * to
 
 
 def threshold(count: float, floor: int, what: str) -> None:

@@ -8,7 +8,7 @@ reserves once. Without differential privacy an attempt costs no mu^2, but is cou
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
@@ -23,7 +23,6 @@ from paroma.trust.permit.permit import Permit
 
 DOMAIN: Final = b"paroma/budget/v1\n"
 UNIT_BYTES: Final = 8  # two patients whose hashes collide share a budget: it can only be spent faster
-Outcome = Literal["reserved", "committed", "abandoned"]
 U64 = NDArray[np.uint64]
 
 
@@ -39,12 +38,18 @@ class AttemptsSpent(Refused):
     """The permit's attempts at this question are used up."""
 
 
-class ReservationUnknown(BadInput):
-    """Nothing was reserved for this attempt."""
-
-
 class LedgerUnreadable(BadInput):
     """The ledger's bytes are not a ledger."""
+
+
+class BudgetOutdated(Refused):
+    """The ledger does not hold a debit that this site's log tells of: an older copy of the vault was brought back."""
+
+    def __init__(self, found: int, anchored: int) -> None:
+        super().__init__(
+            f"the privacy budget ends after debit {found}, or goes on otherwise, but the site's log tells of debit {anchored}",
+            do="bring back the newest copy of the vault's folder; an older one would spend the same budget twice",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +71,13 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A debit that is in the ledger. head: the chain's hash after it, hex. again: this attempt had been reserved
-    before.
+    """A debit that is in the ledger. number: its place, from 1. head: the chain's hash after it, hex. again: this attempt
+    had been reserved before.
     """
 
     attempt: str
     mu_squared: int
+    number: int
     head: str
     again: bool
 
@@ -86,7 +92,6 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     permit: PermitId
     mu_squared: int
     cohort: str
-    outcome: Outcome
     head: str
 
 
@@ -161,9 +166,12 @@ def reserve(state: State, wish: Charge) -> tuple[State, Receipt]:
 
     Raises AttemptsSpent, QuestionsSpent, BudgetSpent: then nothing was debited. The last names no patient.
     """
-    before = next((line for line in state.reservations if line.attempt == wish.attempt), None)
-    if before is not None:
-        return state, Receipt(attempt=wish.attempt, mu_squared=before.mu_squared, head=before.head, again=True)
+    for number, before in enumerate(state.reservations, 1):
+        if before.attempt == wish.attempt:
+            said = Receipt(
+                attempt=wish.attempt, mu_squared=before.mu_squared, number=number, head=before.head, again=True
+            )
+            return state, said
     _check_counts(state, wish)
     units = np.unique(hashed(state.key, wish.study, wish.patients))
     held = _spent(state, units)
@@ -186,7 +194,6 @@ def reserve(state: State, wish: Charge) -> tuple[State, Receipt]:
         permit=wish.permit,
         mu_squared=wish.mu_squared,
         cohort=line["cohort"],
-        outcome="reserved",
         head=head,
     )
     all_units, all_spent = _debit(state, units, wish.mu_squared)
@@ -197,25 +204,17 @@ def reserve(state: State, wish: Charge) -> tuple[State, Receipt]:
         spent=all_spent.tobytes(),
         reservations=(*state.reservations, reservation),
     )
-    return after, Receipt(attempt=wish.attempt, mu_squared=wish.mu_squared, head=head, again=False)
+    number = len(after.reservations)
+    return after, Receipt(attempt=wish.attempt, mu_squared=wish.mu_squared, number=number, head=head, again=False)
 
 
-def settle(state: State, attempt: str, outcome: Literal["committed", "abandoned"]) -> State:
-    """Write down what became of a reserved attempt. Refunds nothing. Saying the same again changes nothing.
+def require(state: State, number: int, head: str) -> None:
+    """Check that the chain passes through `head` (hex) at its debit `number`, from 1: what a log anchors.
 
-    Raises ReservationUnknown, also for a second, different outcome.
+    A ledger may be longer than its anchor: a debit is durable before the log tells of it. Raises BudgetOutdated.
     """
-    lines = list(state.reservations)
-    at = next((i for i, line in enumerate(lines) if line.attempt == attempt), None)
-    if at is None or lines[at].outcome not in {"reserved", outcome}:
-        raise ReservationUnknown(
-            "this attempt was never reserved, or has ended otherwise", do="settle each reserved attempt once"
-        )
-    if lines[at].outcome == outcome:
-        return state
-    head = _chain(state.head, {"kind": outcome, "attempt": attempt})
-    lines[at] = msgspec.structs.replace(lines[at], outcome=outcome)
-    return msgspec.structs.replace(state, head=head, reservations=tuple(lines))
+    if len(state.reservations) < number or state.reservations[number - 1].head != head:
+        raise BudgetOutdated(len(state.reservations), number)
 
 
 def spent(state: State, study: StudyId, patient: PatientId) -> int:
@@ -250,13 +249,9 @@ class Kept:
             self._register.swap(old, encode(after))
         return receipt
 
-    def settle(self, attempt: str, outcome: Literal["committed", "abandoned"]) -> str:
-        """Write what became of an attempt, durably. Returns the head, hex. Raises ReservationUnknown."""
-        old, state = self._load()
-        after = settle(state, attempt, outcome)
-        if after is not state:
-            self._register.swap(old, encode(after))
-        return after.head
+    def require(self, number: int, head: str) -> None:
+        """Check the ledger against its anchor in the log. Raises BudgetOutdated."""
+        require(self._load()[1], number, head)
 
     def admissible(self, permit: Permit, patients: Sequence[PatientId]) -> tuple[PatientId, ...]:
         """Those of `patients` who have budget for one more attempt."""

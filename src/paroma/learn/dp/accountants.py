@@ -100,13 +100,20 @@ def slack(share: Share, coordinates: int) -> float:
     return coordinates * (_tau(share) + 1.001 / (24 * variance))
 
 
-def check_slack(share: Share, coordinates: int, privacy: Privacy) -> None:
-    """Raise NoiseTooCoarse unless the set-aside part of delta covers all questions that the budget can pay.
+def most_figures(share: Share, privacy: Privacy) -> int:
+    """The most noisy figures a question may have, so that the set-aside part of delta covers all questions that the budget
+    can pay.
 
     A mechanism within distance d of an (epsilon, delta) one is (epsilon, delta + (1 + e^epsilon) d).
     """
     questions = max(1, limit(privacy) // cost(privacy))
-    if questions * slack(share, coordinates) * (1 + math.exp(privacy.epsilon)) > SPARE * privacy.delta:
+    each = questions * slack(share, 1) * (1 + math.exp(privacy.epsilon))
+    return math.floor(SPARE * privacy.delta / each)
+
+
+def check_slack(share: Share, coordinates: int, privacy: Privacy) -> None:
+    """Raise NoiseTooCoarse for more than `most_figures`."""
+    if coordinates > most_figures(share, privacy):
         raise NoiseTooCoarse(
             f"{coordinates} noisy figures a question are too many for delta {privacy.delta:g}",
             do="ask for fewer figures, or apply for a permit with a larger delta",

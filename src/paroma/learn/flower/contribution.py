@@ -18,6 +18,7 @@ import numpy.typing as npt
 from paroma.kernel.errors import BadInput, Refused
 from paroma.kernel.ids import PatientId, printable
 from paroma.kernel.wire import framing
+from paroma.learn.disclosure import control
 from paroma.learn.disclosure.door import PUBLIC, Update
 from paroma.learn.flower import rule
 from paroma.learn.flower.messages import Exchange, FlowerApp, Model, Trained, TrainedModel, TrainRequest
@@ -37,11 +38,12 @@ _DOMAIN: Final = b"paroma/flower-question/v1\n"
 
 
 class Averaged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The sum of one round: the model that follows from it, the weights' sum, the rows behind it."""
+    """The sum of one round: the model that follows from it, the weights' sum, the rows behind it as the permit tells counts."""
 
     model: Model
     weight: float
     patients: int
+    counts_to: int = 1
 
 
 class AppNotAllowed(Refused):
@@ -154,7 +156,8 @@ def advance(plan: Plan, step: Exchange, total: bytes | bytearray | memoryview) -
     numbers = layout(plan, step).decode(total)
     weight = float(numbers[WEIGHT][0])
     model = rule.mean(step.model, numbers[CHANGE], weight)
-    return Averaged(model=model, weight=weight, patients=int(numbers[PUBLIC][0]))
+    to = plan.permit.counts_to
+    return Averaged(model=model, weight=weight, patients=control.told(float(numbers[PUBLIC][0]), to), counts_to=to)
 
 
 def result(averaged: Averaged, rounds: int) -> TrainedModel:
@@ -164,8 +167,8 @@ def result(averaged: Averaged, rounds: int) -> TrainedModel:
         values=tuple(rule.vector(averaged.model).tolist()),
         sha256=hashlib.sha256(averaged.model.values).hexdigest(),
         rounds=rounds,
-        weight=averaged.weight,
         patients=averaged.patients,
+        counts_to=averaged.counts_to,
     )
 
 

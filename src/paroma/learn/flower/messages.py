@@ -91,14 +91,14 @@ class FlowerApp(msgspec.Struct, frozen=True, kw_only=True, tag="flower", forbid_
     rounds: int | None = None
 
 
-class TrainedModel(msgspec.Struct, frozen=True, kw_only=True, tag="trained-model", forbid_unknown_fields=True):
+class TrainedModel(msgspec.Struct, frozen=True, kw_only=True, tag="trained-model"):
     """What a Flower app trained. values: the arrays of `shapes` one after the other. sha256: of them as float64, little
-    endian. weight: of the last mean; patients: rows read for it, over all sites.
+    endian. patients: rows read for the last mean, over all sites, to the nearest `counts_to`.
     """
 
     shapes: tuple[Shape, ...]
     values: tuple[float, ...]
     sha256: str
     rounds: int
-    weight: float
     patients: int
+    counts_to: int = 1

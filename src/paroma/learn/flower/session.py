@@ -24,11 +24,8 @@ from paroma.kernel.errors import BadInput
 from paroma.kernel.wire.framing import pack, unpack
 from paroma.learn.flower import rule
 from paroma.learn.flower.messages import Exchange, Mean, Model, Scalar, ServeRequest, Shape
+from paroma.learn.flower.names import SERVE
 from paroma.learn.sandbox.task import Conversation, Finished, Limits, Said, Task, Workers
-
-SERVE: Final = "paroma.learn.flower.server:serve"  # for the preload list of the hub
-TRAIN: Final = "paroma.learn.flower.client:train"  # for the preload list of a site
-ENVIRONMENT: Final = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_HOME": "/tmp/flwr"}  # noqa: S108 - inside the sandbox
 
 _MOST_CONFIG: Final = 200  # entries of a config, each of at most:
 _MOST_VALUE: Final = 64 << 10  # bytes

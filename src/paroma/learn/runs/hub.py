@@ -60,6 +60,8 @@ from paroma.learn.runs.messages import (
 )
 from paroma.learn.secagg.shamir import threshold
 
+SET_UP = frozenset({"keys", "ciphertexts", "ready"})  # the stages before the first question
+MOST_TURNS = 4  # for which the set-up waits on while too few have answered, each `Pace.set_up` long, over all stages
 MOST_SUBSETS = 300  # subsets of shares that are tried when some of them are false
 COMMITMENT_BYTES = 32
 
@@ -113,7 +115,8 @@ class Round(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class HubState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that the hub remembers of a run. phase says what it waits for; `deadline` (unix s) until when.
 
-    keys, ciphertexts, ready: set-up. adding: the program adds up. idle: for the next question.
+    keys, ciphertexts, ready: set-up; turns: how often its deadline was put off. adding: the program adds up. idle: for
+    the next question.
     """
 
     run: RunId
@@ -125,6 +128,7 @@ class HubState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ciphertexts: tuple[Ciphertexts, ...] = ()
     ready: tuple[Ready, ...] = ()
     transcript: str = ""
+    turns: int = 0
     able: tuple[Participant, ...] = ()
     away: tuple[SiteId, ...] = ()
     step: int = 0
@@ -337,14 +341,16 @@ def _received(state: HubState, event: Received, crypto: HubCrypto) -> Outcome:
 def _ahead(state: HubState, crypto: HubCrypto) -> Outcome:
     """Go on if nobody is left to wait for."""
     here = {p.site for p in state.plan.participants} - set(state.away)
-    if state.phase == "keys" and here <= {k.site for k in state.keys}:
-        return _hand_keys(state, crypto)
-    if state.phase == "ciphertexts" and here & {k.site for k in state.keys} <= {c.site for c in state.ciphertexts}:
-        return _hand_ciphertexts(state, crypto)
-    if state.phase == "ready" and here & {c.site for c in state.ciphertexts} <= {r.site for r in state.ready}:
-        return _set_up(state)
+    if state.phase in SET_UP:
+        came, awaited = _came(state)
+        ahead = here & awaited <= came and rules.fits(_only(state, came), m=state.plan.m, c=state.plan.c)
+        return _set_up_further(state, crypto) if ahead else (state, ())
     now = state.round
     if state.phase == "uploads" and now is not None:
+        if state.away and not _enough_here(state, now.opening):
+            return _end(
+                state, finished=False, why=TOO_FEW_HERE
+            )  # who is here would compute, and be debited, for nothing
         said = {u.core.site for u in now.uploads} | set(now.sits_out) | set(now.declined) | set(state.away)
         if {p.site for p in now.opening.participants} <= said:
             return _propose(state, now, now.uploads, crypto)
@@ -358,12 +364,12 @@ def _ahead(state: HubState, crypto: HubCrypto) -> Outcome:
 def _late(state: HubState, crypto: HubCrypto) -> Outcome:
     """The deadline has passed: go on without the silent."""
     now = state.round
-    if state.phase == "keys":
-        return _hand_keys(state, crypto)
-    if state.phase == "ciphertexts":
-        return _hand_ciphertexts(state, crypto)
-    if state.phase == "ready":
-        return _set_up(state)
+    if state.phase in SET_UP:
+        enough = rules.fits(_only(state, _came(state)[0]), m=state.plan.m, c=state.plan.c)
+        if enough or state.turns >= MOST_TURNS:
+            return _set_up_further(state, crypto)
+        # nothing was read, debited or disclosed: waiting costs nothing, and a request may take longer than a turn to be missed
+        return replace(state, turns=state.turns + 1, deadline=crypto.now() + state.plan.pace.set_up), ()
     if state.phase == "uploads" and now is not None:
         return _propose(state, now, now.uploads, crypto)
     if state.phase == "voting" and now is not None:
@@ -380,6 +386,13 @@ def _late(state: HubState, crypto: HubCrypto) -> Outcome:
         silent = {p.site for p in now.opening.participants} - {a.site for a in now.answers}
         return asked, tuple(effect for effect in _completes(now) if effect.to in silent)
     return state, ()
+
+
+TOO_FEW_HERE = "too few of its hospitals are connected to answer a question; open another run once they are back"
+NOBODY_LEFT = (
+    "too few hospitals took part, in all the attempts that the permit reserves for a question; each decides on its own"
+    " and says why in its own log only, for instance when so few patients are left that a figure would tell of one"
+)
 
 
 def _end(state: HubState, *, finished: bool, why: str) -> Outcome:
@@ -402,6 +415,27 @@ def _keys(state: HubState, message: SignedKeys, crypto: HubCrypto) -> Outcome:
         return state, (Suspected(sites=(message.site,), why="its keys are not signed for this run"),)
     keys = tuple(sorted((*state.keys, message), key=lambda k: k.site))
     return _ahead(replace(state, keys=keys), crypto)
+
+
+def _came(state: HubState) -> tuple[set[SiteId], set[SiteId]]:
+    """Who has sent what this stage of the set-up waits for, and of whom it is awaited."""
+    match state.phase:
+        case "keys":
+            return {k.site for k in state.keys}, {p.site for p in state.plan.participants}
+        case "ciphertexts":
+            return {c.site for c in state.ciphertexts}, {k.site for k in state.keys}
+        case _:
+            return {r.site for r in state.ready}, {c.site for c in state.ciphertexts}
+
+
+def _set_up_further(state: HubState, crypto: HubCrypto) -> Outcome:
+    match state.phase:
+        case "keys":
+            return _hand_keys(state, crypto)
+        case "ciphertexts":
+            return _hand_ciphertexts(state, crypto)
+        case _:
+            return _set_up(state)
 
 
 def _hand_keys(state: HubState, crypto: HubCrypto) -> Outcome:
@@ -482,7 +516,7 @@ def _only(state: HubState, sites: Iterable[SiteId]) -> tuple[Participant, ...]:
 
 def _open(state: HubState, attempt: int, crypto: HubCrypto) -> Outcome:
     if attempt > state.plan.attempts:
-        return _end(state, finished=False, why="the permit reserves no further attempt at this question")
+        return _end(state, finished=False, why=NOBODY_LEFT)
     t = threshold(len(state.able))
     opening = Opening(
         run=state.run,
@@ -498,9 +532,16 @@ def _open(state: HubState, attempt: int, crypto: HubCrypto) -> Outcome:
         least=max(t, state.plan.m + state.plan.c),
         at=crypto.now(),
     )
+    if not _enough_here(state, opening):
+        return _end(state, finished=False, why=TOO_FEW_HERE)
     data = entry_bytes(opening)
     now = Round(opening=opening, entry=sha256(data))
     return replace(state, phase="logging", deadline=None, round=now), (Log(entry=now.entry, data=data),)
+
+
+def _enough_here(state: HubState, opening: Opening) -> bool:
+    """Whether the participants that are not away are enough for a set."""
+    return rules.large_enough(opening, tuple(p.site for p in opening.participants if p.site not in state.away))
 
 
 def _logged(state: HubState, event: Logged, crypto: HubCrypto) -> Outcome:

@@ -1,4 +1,7 @@
-"""What is told about a run to the people who may see it: no hospital's own figure, no one who sat out, no exact cohort."""
+"""What is told about a run to the people who may see it: no hospital's own figure, no one who sat out, no exact cohort.
+
+The hub writes these and a person's program reads them: fields that a newer hub adds are passed over.
+"""
 
 from typing import Literal
 
@@ -11,7 +14,7 @@ from paroma.learn.flower.messages import TrainedModel
 Status = Literal["waiting", "running", "paused", "finished", "failed", "stopped"]
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """One question answered. at: unix s. value: what `RunReport.measure` says, where the algorithm has one."""
 
     step: int
@@ -19,14 +22,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     value: float | None = None
 
 
-class SiteSeen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SiteSeen(msgspec.Struct, frozen=True, kw_only=True):
     """A hospital that the run invited. online: whether it is connected now."""
 
     title: str
     online: bool
 
 
-class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """Where the federation log tells of the run. cosigned: how many participants have seen these entries; None: not yet a quorum."""
 
     first: int
@@ -34,7 +37,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cosigned: int | None
 
 
-class Happened(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Happened(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the run's story, as the log has it. what: a sentence. at: unix s."""
 
     what: str
@@ -42,7 +45,7 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     entry: int
 
 
-class RunReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """A run as a scientist sees it. revision grows with every change, so that a client can wait for the next.
 
     measure: what `progress` measures, such as `mean log loss`. numbers: how many numbers one question's sum has.

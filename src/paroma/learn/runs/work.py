@@ -7,13 +7,12 @@ from paroma.kernel.errors import Unavailable
 from paroma.kernel.ids import PatientId
 from paroma.kernel.wire import framing
 from paroma.learn.algorithms import plan as algorithms, worker
+from paroma.learn.algorithms.names import COMPUTE
 from paroma.learn.disclosure.door import Update
 from paroma.learn.flower import contribution as flower
 from paroma.learn.flower.messages import Exchange
-from paroma.learn.flower.session import TRAIN
+from paroma.learn.flower.names import TRAIN
 from paroma.learn.runs.question import Asking, OfApp, OfPlatform, Step, StepForeign
-
-COMPUTE = "paroma.learn.algorithms.worker:compute"
 
 
 class AppMissing(Unavailable):

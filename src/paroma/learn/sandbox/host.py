@@ -51,7 +51,7 @@ _CHUNK: Final = 1 << 18
 
 
 class Sandbox:
-    """Workers behind walls. Make one with `start`; belongs to the event loop in which it was started.
+    """Workers behind walls. Make one with `start`, or with `at_need`; belongs to the event loop in which it was made.
 
     The loop must run in a thread that lives as long as the sandbox: the kernel ends the workers when that thread ends.
     """
@@ -76,13 +76,41 @@ class Sandbox:
         notes: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> "Sandbox":
-        """Start the zygote and wait until its walls stand and its imports are done.
+        """Start the zygote and wait until its walls stand and its imports are done. As `at_need` otherwise.
+
+        Raises SandboxIncomplete, naming the wall; PreloadFailed.
+        """
+        sandbox = cls.at_need(
+            preload,
+            interpreter=interpreter,
+            limits=limits,
+            at_once=at_once,
+            scratch=scratch,
+            notes=notes,
+            environment=environment,
+        )
+        await sandbox._ready()  # noqa: SLF001  # of our own making
+        return sandbox
+
+    @classmethod
+    def at_need(
+        cls,
+        preload: tuple[str, ...],
+        *,
+        interpreter: Interpreter | None = None,
+        limits: Limits | None = None,
+        at_once: int = 4,
+        scratch: int = 256 << 20,
+        notes: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> "Sandbox":
+        """A sandbox whose zygote starts with the first task, which waits for it, or raises SandboxIncomplete, PreloadFailed.
 
         preload: `module` (imported before the first fork) or `module:function` (that too, and an entry). limits: the
         most that a task may ask for in memory, from which the group's limit follows. at_once: tasks at the same time;
         further ones wait. scratch: bytes of the tmpfs of all tasks. notes: a folder for what failed tasks printed, the
         last few, readable by us alone. environment: settings of libraries, set inside before the imports; never a
-        secret. Raises SandboxIncomplete, naming the wall.
+        secret.
         """
         limits = limits or Limits()
         plan = _Plan(
@@ -92,9 +120,7 @@ class Sandbox:
             scratch=scratch,
             environment=environment or {},
         )
-        sandbox = cls(plan, at_once=at_once, limits=limits, notes=notes)
-        await sandbox._ready()
-        return sandbox
+        return cls(plan, at_once=at_once, limits=limits, notes=notes)
 
     async def run(self, task: Task) -> bytes:
         """Call `entry(payload, tables)` in a fork of the zygote; return its reply. Raises WorkerFailed, EntryUnknown,
@@ -294,6 +320,7 @@ class _Talk:
 
     async def _fail(self, ending: Ending) -> WorkerFailed:
         if self.folder and not self.closed:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = os.pread(self.notes, _NOTES, 0).rstrip(b"\0")
             _keep(
                 self.folder / f"worker-{self.number % _KEPT_NOTES:02}.txt",

@@ -10,12 +10,12 @@ from starlette.routing import Route
 
 from paroma.data.consent import state as consent
 from paroma.data.consent.statement import EVERYTHING
-from paroma.kernel.errors import Refused
-from paroma.kernel.ids import PatientId, PermitId
-from paroma.site import facts as gathered, permits, reports
+from paroma.kernel.errors import BadInput, Refused
+from paroma.kernel.ids import PatientId, PermitId, PersonId, printable
+from paroma.site import ending, facts as gathered, permits, reports
 from paroma.site.parts import Site
 from paroma.trust.audit import witness
-from paroma.trust.identity import people
+from paroma.trust.identity import epoch, people
 from paroma.trust.identity.people import Person
 from paroma.trust.permit import permit as permit_types
 from paroma.trust.permit.permit import Signature
@@ -28,9 +28,18 @@ F = TypeVar("F", bound=facts.Person)
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of POST /api/requests/{permit}/refuse."""
+    """Body of what refuses or ends something."""
 
     reason: str
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """What ended. at: unix s, since when. again: it had been done before."""
+
+    id: str
+    name: str
+    at: float
+    again: bool
 
 
 class OfficerRoutes:
@@ -47,10 +56,13 @@ class OfficerRoutes:
             Route("/api/requests", self.requests, methods=["GET"]),
             Route("/api/requests/{permit}/sign", self.sign, methods=["POST"]),
             Route("/api/requests/{permit}/refuse", self.refuse, methods=["POST"]),
+            Route("/api/permits/{permit}/revoke", self.revoke, methods=["POST"]),
+            Route("/api/people/{person}/revoke", self.revoke_person, methods=["POST"]),
             Route("/api/pause", self.pause, methods=["POST"]),
             Route("/api/resume", self.resume, methods=["POST"]),
             Route("/api/patients/{patient}/link", self.link, methods=["POST"]),
             Route("/api/patients/{patient}/withdraw", self.withdraw, methods=["POST"]),
+            Route("/api/patients/{patient}/erase", self.erase, methods=["POST"]),
         ]
 
     async def status(self, request: Request) -> Response:
@@ -87,17 +99,12 @@ class OfficerRoutes:
         site, name = self._site, PermitId(request.path_params["permit"])
         who = await self._sign_in.person(request)  # before the body: a stranger's is not even read
         signature = await json_of(request, Signature, 4_096)
-        permit = await site.store.read(lambda tx: permits.permit_of(tx, name))
-        privacy = permit.privacy
+        permit, said = await site.store.read(lambda tx: asked_of(tx, name))
         person = await self._allowed(
             who,
             facts.SignPermit,
             resource=Entity("Study", permit.study),
-            purpose=permit.purpose,
-            algorithms=frozenset(permit.algorithms),
-            private=privacy is not None,
-            epsilon_thousandths=0 if privacy is None else int(-(-1000 * privacy.epsilon // 1)),
-            least_patients=permit.least_patients,
+            **said,
             attestation_asked=permit.attestation,
             takes_part=site.membership.site in permit_types.sites(permit),
         )
@@ -120,6 +127,46 @@ class OfficerRoutes:
         )
         site.line.wake()
         return Response(status_code=204)
+
+    async def revoke(self, request: Request) -> Response:
+        """The officer ends a valid permit at this site: nothing more under it, whatever runs. The hub is told why."""
+        site, name = self._site, PermitId(request.path_params["permit"])
+        who = await self._sign_in.person(request)
+        permit = await site.store.read(lambda tx: permits.permit_of(tx, name))
+        about = Entity("Study", permit.study)
+        person = await self._allowed(who, facts.RevokePermit, resource=about, is_applicant=False)
+        reason = _words((await json_of(request, Reason, 4_096)).reason)
+        before = await site.end_permit(name, reason, by=person.person)
+        now = site.ports.clock.now()
+        return as_json(Done(id=name, name=permit.title, at=before or now, again=before is not None))
+
+    async def revoke_person(self, request: Request) -> Response:
+        """The officer ends the key of one of this site's people."""
+        site, who = self._site, PersonId(request.path_params["person"])
+        person = await self._allowed(request, facts.RevokePerson, resource=Entity("Person", who))
+        reason = _words((await json_of(request, Reason, 4_096)).reason)
+        ended, again = await site.store.write(
+            lambda tx: ending.revoke(
+                tx,
+                who,
+                reason,
+                key=site.key,
+                membership=site.membership,
+                journal=site.journal,
+                clock=site.ports.clock,
+                by=person.person,
+            )
+        )
+        site.verifier.revoked(await site.store.read(epoch.current))
+        site.line.wake()
+        return as_json(Done(id=who, name=ended.name, at=ended.revoked or 0.0, again=again))
+
+    async def erase(self, request: Request) -> Response:
+        """Destroy a patient's records, backups included; the certificate."""
+        patient = PatientId(request.path_params["patient"])
+        person = await self._allowed(request, facts.Erase, resource=Entity("Patient", patient))
+        reason = _words((await json_of(request, Reason, 4_096)).reason)
+        return as_json(await ending.erase(self._site, patient, reason, by=person.person))
 
     async def pause(self, request: Request) -> Response:
         """Pause every use."""
@@ -152,22 +199,35 @@ class OfficerRoutes:
         done = await self._site.withdraw(patient, EVERYTHING, by=person.person)
         return as_json({"number": done.choice.number, "entry": done.entry, "seconds": done.seconds}, 201)
 
+    async def allowed(self, request: Request, kind: type[facts.Person]) -> Person:
+        """Whoever asks, if they may do this at this site. Raises Refused, and logs it."""
+        return await self._allowed(request, kind)
+
     async def _allowed(
         self, who: Request | Person, kind: type[F], *, resource: Entity | None = None, **more: object
     ) -> Person:
         person = await self._sign_in.person(who) if isinstance(who, Request) else who
         asked = kind(proven=True, enrolled=person.revoked is None, roles=frozenset({person.role}), **more)
         where = resource or Entity("Site", self._site.membership.site)
-        decision = self._site.gate.decide(Entity("Person", person.person), asked, where)
+        gate, me = self._site.gate, Entity("Person", person.person)
+        decision = gate.decide(me, asked, where)
         if not decision.allowed:
-            why = decision.reasons[0]
-            await self._site.store.write(
-                lambda tx: self._site.journal.write(
-                    tx, "refused", action=asked.ACTION, principal=person.person, policy=why.policy
-                )
-            )
+            await self._site.store.write(lambda tx: gate.refused(tx, me, asked, where, decision))
         decision.require()
         return person
+
+
+def _words(reason: str) -> str:
+    said = printable(reason.strip(), longest=permits.LONGEST_REASON)
+    if not said:
+        raise BadInput("no reason is given", do="say why, in a sentence: it stands in the log")
+    return said
+
+
+def asked_of(tx: Connection, name: PermitId) -> tuple[permit_types.Permit, dict[str, object]]:
+    """A permit that was asked for here, and what it asks, as policy reads it. Raises PermitNotHere."""
+    permit = permits.permit_of(tx, name)
+    return permit, gathered.asked(tx, permit)
 
 
 def patient_link(tx: Connection, site: Site, patient: PatientId) -> str:

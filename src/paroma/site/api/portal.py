@@ -1,6 +1,11 @@
-"""Routes of the patient's pages. They show this patient's own lines and nobody else's: the session says who is looking."""
+"""Routes of the patient's pages. They show this patient's own lines and nobody else's: the session says who is looking.
+
+Every act goes through the site's gate, and a refusal stands in the log, without the patient. A no is the exception: the gate is
+asked and what it says is logged, but whatever it says the no is carried out. No policy can stand between a patient and it.
+"""
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -15,13 +20,15 @@ from paroma.site import reports
 from paroma.site.parts import Site
 from paroma.trust.identity.people import Session, SessionEnded
 from paroma.trust.policy import facts
-from paroma.trust.policy.facts import Entity
+from paroma.trust.policy.facts import Entity, Facts
 from paroma.web.kit.http import NotHere, page
 from paroma.web.kit.sign_in import SignIn, closed_for
 from paroma.web.portal import views
 from paroma.web.portal.views import Someone
 
 Show = Callable[[Request, Session], Awaitable[Response]]
+READ: Final = facts.ReadOwnUses(proven=True)
+WITHDRAW: Final = facts.Withdraw(proven=True, enrolled=True, roles=frozenset())
 
 
 class PortalRoutes:
@@ -36,13 +43,13 @@ class PortalRoutes:
         return [
             Route("/me", self._for_patient(self.home), methods=["GET"]),
             Route("/me/uses", self._for_patient(self.uses), methods=["GET"]),
-            Route("/me/withdraw", self._for_patient(self.ask), methods=["GET"]),
-            Route("/me/withdraw", self._for_patient(self.withdraw), methods=["POST"]),
-            Route("/me/give", self._for_patient(self.give), methods=["POST"]),
+            Route("/me/withdraw", self._for_patient(self.ask, WITHDRAW), methods=["GET"]),
+            Route("/me/withdraw", self._for_patient(self.withdraw, WITHDRAW), methods=["POST"]),
+            Route("/me/give", self._for_patient(self.give, facts.Give(proven=True)), methods=["POST"]),
             Route("/me/receipts/{number}", self._for_patient(self.receipt), methods=["GET"]),
         ]
 
-    def _for_patient(self, show: Show) -> Callable[[Request], Awaitable[Response]]:
+    def _for_patient(self, show: Show, asked: Facts = READ) -> Callable[[Request], Awaitable[Response]]:
         async def shown(request: Request) -> Response:
             try:
                 session = await self._sign_in.session(request)
@@ -50,9 +57,17 @@ class PortalRoutes:
                 return closed_for(self._sign_in, error)
             if session.role != "patient":
                 raise NotHere
-            me = Entity("Patient", session.subject)
-            self._site.gate.decide(me, facts.ReadOwnUses(proven=True), me).require()
-            return await show(request, session)
+            gate, me = self._site.gate, Entity("Patient", session.subject)
+            decision = gate.decide(me, asked, me)
+            if decision.allowed:
+                return await show(request, session)
+            if asked is not WITHDRAW:
+                await self._site.store.write(lambda tx: gate.refused_patient(tx, asked, decision))
+                decision.require()
+            done = await show(request, session)  # first, so that nothing about the policy can come between
+            if request.method == "POST":
+                await self._site.store.write(lambda tx: gate.not_heeded(tx, asked, decision))
+            return done
 
         return shown
 
@@ -80,9 +95,6 @@ class PortalRoutes:
     async def withdraw(self, request: Request, session: Session) -> Response:
         """POST /me/withdraw: when this answers, the withdrawal is durable and no worker reads the patient."""
         form = await self._sign_in.checked_form(request)
-        me = Entity("Patient", session.subject)
-        asked = facts.Withdraw(proven=True, enrolled=True, roles=frozenset())
-        self._site.gate.decide(me, asked, me).require()
         what = form.get("what", "")
         scope = EVERYTHING if what == "all" else Scope("study", what)
         if scope != EVERYTHING:

@@ -241,6 +241,51 @@ def upgrade() -> None:
     )
     op.create_index("identity_sessions_subject", "identity_sessions", ["subject"], unique=False)
     op.create_table(
+        "policy_decisions",
+        sa.Column("decision", sa.String(length=64), nullable=False),
+        sa.Column("ask", sa.LargeBinary(), nullable=False),
+        sa.Column("action", sa.String(length=40), nullable=False),
+        sa.Column("allowed", sa.Boolean(), nullable=False),
+        sa.Column("policy", sa.String(length=200), nullable=False),
+        sa.Column("policies", sa.String(length=64), nullable=False),
+        sa.Column("times", sa.BigInteger(), nullable=False),
+        sa.Column("began", sa.Float(precision=53), nullable=False),
+        sa.Column("at", sa.Float(precision=53), nullable=False),
+        sa.Column("until", sa.Float(precision=53), nullable=False),
+        sa.PrimaryKeyConstraint("decision"),
+    )
+    op.create_index("policy_decisions_at", "policy_decisions", ["at"], unique=False)
+    op.create_index("policy_decisions_until", "policy_decisions", ["until"], unique=False)
+    op.create_table(
+        "policy_differences",
+        sa.Column("decision", sa.String(length=64), nullable=False),
+        sa.Column("trial", sa.String(length=64), nullable=False),
+        sa.Column("allowed", sa.Boolean(), nullable=False),
+        sa.Column("policy", sa.String(length=200), nullable=False),
+        sa.Column("because", sa.Text(), nullable=False),
+        sa.Column("times", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.Float(precision=53), nullable=False),
+        sa.PrimaryKeyConstraint("decision", "trial"),
+    )
+    op.create_table(
+        "policy_house",
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("rules", sa.Text(), nullable=False),
+        sa.Column("at", sa.Float(precision=53), nullable=False),
+        sa.Column("by", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("version"),
+    )
+    op.create_table(
+        "policy_packs",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("files", sa.LargeBinary(), nullable=False),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("at", sa.Float(precision=53), nullable=False),
+        sa.Column("by", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+    )
+    op.create_table(
         "rights_rows",
         sa.Column("cohort", sa.String(length=64), nullable=False),
         sa.Column("row", sa.Integer(), autoincrement=False, nullable=False),
@@ -308,6 +353,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("reasons", sa.Text(), nullable=False),
         sa.Column("at", sa.Float(precision=53), nullable=False),
+        sa.Column("ended", sa.Float(precision=53), nullable=True),
         sa.PrimaryKeyConstraint("permit"),
     )
     op.create_table(
@@ -327,6 +373,8 @@ def upgrade() -> None:
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("pending", sa.LargeBinary(), nullable=True),
         sa.Column("opened", sa.Float(precision=53), nullable=False),
+        sa.Column("computed", sa.Float(precision=53), nullable=False),
+        sa.Column("sent", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("run"),
     )
     op.create_table(

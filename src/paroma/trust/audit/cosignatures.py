@@ -115,7 +115,11 @@ def cosigned(
 
 def age(note: str, witnesses: Mapping[str, NoteKey], k: int, now: float) -> float:
     """Seconds since the `k`-th youngest cosignature: how old the quorum is. Raises QuorumMissing."""
-    times = cosigners(note, witnesses)
+    return age_of(cosigners(note, witnesses), k, now)
+
+
+def age_of(times: Mapping[str, int], k: int, now: float) -> float:
+    """`age` from what `cosigners` found. Raises QuorumMissing."""
     if len(times) < max(k, 1):
         raise QuorumMissing(k, tuple(sorted(times)))
     return now - sorted(times.values(), reverse=True)[max(k, 1) - 1]

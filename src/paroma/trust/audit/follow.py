@@ -3,16 +3,14 @@
 From the top down: the right edge must hash to the checkpoint's root; each tile must hash to its place in the tile
 above; each entry must hash to its place in the lowest tile. So an entry is handed on only after it was proved, one tile
 is in memory at a time, and a change is named by its place. Following n new entries reads O(n + log N) bytes: what was
-read before is remembered as the edge that the new tiles must continue.
+read before is remembered (`followed`) as the edge that the new tiles must continue. Whoever only checks a log needs no
+database, so none is imported here.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
-
 from paroma.kernel.errors import Unavailable
-from paroma.kernel.store.database import upsert
 from paroma.trust.audit.checkpoint import Checkpoint, LogInconsistent
 from paroma.trust.audit.merkle import (
     EMPTY,
@@ -27,7 +25,6 @@ from paroma.trust.audit.merkle import (
     tree_hash,
 )
 from paroma.trust.audit.proofs import Nodes, nodes_of
-from paroma.trust.audit.tables import FOLLOWED
 from paroma.trust.audit.tiles import BundleInvalid, TileReader, Where, unbundle, width_at
 
 
@@ -51,19 +48,6 @@ def follow(read: TileReader, checkpoint: Checkpoint, since: Edge = EMPTY) -> Fol
     tree = ProvedTree(read, checkpoint)
     tree.require_continues(since)
     return Followed(tree.edge, tree.entries(since.size))
-
-
-def followed(tx: Connection, origin: str) -> Edge:
-    """How far that log was read and proved."""
-    row = tx.execute(select(FOLLOWED.c.size, FOLLOWED.c.edge).where(FOLLOWED.c.origin == origin)).one_or_none()
-    return EMPTY if row is None else Edge.decode(row.size, bytes(row.edge))
-
-
-def remember(tx: Connection, origin: str, edge: Edge) -> None:
-    """That the log was read and proved up to this edge: in the transaction that keeps what its entries said."""
-    row = {"origin": origin, "size": edge.size, "edge": edge.encode()}
-    changes = {"size": edge.size, "edge": row["edge"]}
-    tx.execute(upsert(tx, FOLLOWED).values(row).on_conflict_do_update(index_elements=["origin"], set_=changes))
 
 
 class ProvedTree:

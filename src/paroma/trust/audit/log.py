@@ -46,6 +46,9 @@ _SWAP = (
     .where(LOGS.c.log == bindparam("this"), LOGS.c.size == bindparam("old_size"), LOGS.c.root == bindparam("old_root"))
     .values(size=bindparam("size"), root=bindparam("root"), note=bindparam("note"))
 )
+_TILE = select(TILES.c.hashes).where(
+    TILES.c.log == bindparam("log"), TILES.c.level == bindparam("level"), TILES.c.number == bindparam("number")
+)
 _WRITE_TILES: dict[str, Executable] = {}
 
 
@@ -134,9 +137,7 @@ def entries(tx: Connection, log: LogName, first: int, end: int) -> list[bytes]:
 
 def tile(tx: Connection, log: LogName, level: int, index: int, width: int = TILE) -> bytes:
     """The first `width` hashes of a tile. Raises TileMissing where the log does not hold as many."""
-    row = tx.execute(
-        select(TILES.c.hashes).where(TILES.c.log == log, TILES.c.level == level, TILES.c.number == index)
-    ).one_or_none()
+    row = tx.execute(_TILE, {"log": log, "level": level, "number": index}).one_or_none()
     if row is None or len(row.hashes) < width * HASH:
         raise _missing(Where(level, index, width))
     return bytes(row.hashes[: width * HASH])

@@ -4,6 +4,7 @@ Keys are named. A signature by a key that is not known here is passed over: it c
 """
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Iterable
@@ -58,6 +59,7 @@ class NoteKey:
         return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(bytes([self.kind]) + self.public).decode()}"
 
     @classmethod
+    @functools.lru_cache(maxsize=1024)  # the same text is the same key, and is read at every decision
     def parse(cls, vkey: str) -> "NoteKey":
         """Read what `vkey` writes. Raises KeyTextInvalid."""
         name, _, rest = vkey.partition("+")
@@ -81,12 +83,18 @@ class NoteKey:
     def check(self, message: bytes, signature: bytes) -> None:
         """Check 64 bytes of Ed25519 over `message`. Raises NoteUnsigned."""
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+            _verify(self.public, message, signature)
         except (InvalidSignature, ValueError):
             raise NoteUnsigned(
                 f"the signature in the name of `{printable(self.name)}` is not by its key",
                 do="take nothing from this note, and ask that party for its checkpoint again",
             ) from None
+
+
+@functools.lru_cache(maxsize=4096)  # the same bytes verify the same way, and a checkpoint is looked at many times
+def _verify(public: bytes, message: bytes, signature: bytes) -> None:
+    """Raises InvalidSignature, ValueError; what does not verify is not remembered."""
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ is remembered.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Executable, bindparam, select
 
 from paroma.kernel.errors import Unavailable
 from paroma.kernel.store.database import upsert
@@ -21,6 +21,11 @@ from paroma.trust.audit.cosignatures import Cosigner
 from paroma.trust.audit.notes import NoteKey, Signature
 from paroma.trust.audit.proofs import Consistency, ProofInvalid, verify_consistency
 from paroma.trust.audit.tables import BROKEN, SEEN
+
+# statements of the hot path, built once: building them costs more than running them
+_SEEN_OF = select(SEEN.c.size, SEEN.c.root, SEEN.c.note).where(SEEN.c.origin == bindparam("name"))
+_BROKEN_OF = select(BROKEN.c.what).where(BROKEN.c.origin == bindparam("name"))
+_REMEMBER: dict[str, Executable] = {}  # by dialect
 
 
 class CheckpointOld(Unavailable):
@@ -57,7 +62,8 @@ class Growth:
         """The checkpoint, if the log is sound. Raises LogInconsistent."""
         if self._trouble is not None:
             raise self._trouble
-        assert self._grown is not None, "INVARIANT: a growth is grown or in trouble"
+        if self._grown is None:
+            raise AssertionError("INVARIANT: a growth is grown or in trouble")
         return self._grown
 
 
@@ -92,8 +98,7 @@ def grow(
         return Growth(None, mark_broken(tx, key.name, what, note=note, at=at))
     if last is None or fresh.size > last.size:
         row = {"origin": fresh.origin, "size": fresh.size, "root": fresh.root, "note": fresh.note, "at": at}
-        changes = {name: row[name] for name in ("size", "root", "note", "at")}
-        tx.execute(upsert(tx, SEEN).values(row).on_conflict_do_update(index_elements=["origin"], set_=changes))
+        tx.execute(_remember(tx), row)
     # the cosignature leaves with the committed transaction: a witness that signs first and forgets by a crash would
     # sign two
     return Growth(Grown(fresh, cosigner.cosign(fresh.body, at) if cosigner else None), None)
@@ -101,13 +106,13 @@ def grow(
 
 def seen(tx: Connection, origin: str) -> Checkpoint | None:
     """The checkpoint of that log that is remembered."""
-    row = tx.execute(select(SEEN.c.size, SEEN.c.root, SEEN.c.note).where(SEEN.c.origin == origin)).one_or_none()
+    row = tx.execute(_SEEN_OF, {"name": origin}).one_or_none()
     return None if row is None else Checkpoint(origin, row.size, bytes(row.root), row.note)
 
 
 def trouble(tx: Connection, origin: str) -> LogInconsistent | None:
     """Why that log cannot be trusted any more, if so."""
-    row = tx.execute(select(BROKEN.c.what).where(BROKEN.c.origin == origin)).one_or_none()
+    row = tx.execute(_BROKEN_OF, {"name": origin}).one_or_none()
     return None if row is None else LogInconsistent(origin, row.what)
 
 
@@ -124,6 +129,14 @@ def mark_broken(tx: Connection, origin: str, what: str, *, note: str, at: float)
     row = {"origin": origin, "what": what, "note": note, "at": at}
     tx.execute(upsert(tx, BROKEN).values(row).on_conflict_do_nothing(index_elements=["origin"]))
     return trouble(tx, origin) or LogInconsistent(origin, what)
+
+
+def _remember(tx: Connection) -> Executable:
+    if tx.dialect.name not in _REMEMBER:
+        statement = upsert(tx, SEEN)
+        changes = {name: statement.excluded[name] for name in ("size", "root", "note", "at")}
+        _REMEMBER[tx.dialect.name] = statement.on_conflict_do_update(index_elements=["origin"], set_=changes)
+    return _REMEMBER[tx.dialect.name]
 
 
 def _inconsistency(fresh: Checkpoint, last: Checkpoint | None, proof: Consistency | None, known: int) -> str | None:

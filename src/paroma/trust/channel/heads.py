@@ -5,6 +5,7 @@ finds a log inconsistent marks it durably. A site then takes no further part in 
 Source: C2SP tlog-witness, over the line instead of HTTP.
 """
 
+import functools
 from collections import deque
 from collections.abc import Callable
 
@@ -13,16 +14,19 @@ from sqlalchemy import Connection
 
 from paroma.kernel import canonical
 from paroma.kernel.clock import Clock
+from paroma.kernel.errors import ParomaError
 from paroma.kernel.ids import SiteId
 from paroma.kernel.store.database import Store
 from paroma.trust.audit import cosigning, log as logs, witness
-from paroma.trust.audit.checkpoint import LogInconsistent
+from paroma.trust.audit.checkpoint import Checkpoint, LogInconsistent
 from paroma.trust.audit.cosignatures import Cosigner
 from paroma.trust.audit.notes import COSIGNATURE, NoteKey
 from paroma.trust.audit.proofs import Consistency, ProofInvalid
 from paroma.trust.audit.tiles import TileMissing
+from paroma.trust.channel.messages import Shown, Taken
 
 LIVE = 2  # requests of one site that may be under way at once: a reply may be to the older one
+MOST_PROOFS = 64  # proofs of growth that are kept: every site is shown the same few steps
 FRESH_SECONDS = 15.0  # an older cosignature is made again, though nothing has grown: it tells the time, too
 
 
@@ -67,27 +71,25 @@ class AtSite:
         self._news = news
         self.hub_saw = 0
         self._said: deque[int] = deque([0], maxlen=LIVE)
+        self._shown = ""  # the newest note that was durably taken over
         self._line = ""
         self._line_at = 0.0  # monotonic
         self.cosigned = ""
         self.trouble: LogInconsistent | None = None
 
-    async def ours(self) -> tuple[str, ...]:
+    def ours(self, tx: Connection) -> tuple[str, ...]:
         """What goes along with a request."""
-        heads = await self._store.read(self._mine)
-        self._said.append(heads.seen)
-        return (canonical.encode(heads).decode(),)
-
-    def _mine(self, tx: Connection) -> SiteHeads:
         own = logs.checkpoint(tx, logs.SITE)
         known = self.hub_saw if self.hub_saw <= own.size else 0
         seen = witness.seen(tx, self._federation.name)
-        return SiteHeads(
+        heads = SiteHeads(
             note=own.note,
             proof=logs.consistency(tx, logs.SITE, known, own.size) if known else None,
             seen=0 if seen is None else seen.size,
             cosignature=self._line,
         )
+        self._said.append(heads.seen)
+        return (canonical.encode(heads).decode(),)
 
     async def theirs(self, heads: tuple[str, ...]) -> None:
         """Take in what came with a reply. An inconsistent federation log is marked, and kept in `trouble`."""
@@ -98,36 +100,33 @@ class AtSite:
         if said.cosigned:
             self.cosigned = said.cosigned
         known = min(self._said)  # what this site itself said in the requests under way; the sender does not choose it
-        before = await self._store.read(lambda tx: witness.seen(tx, self._federation.name))
         young = self._line and self._clock.monotonic() - self._line_at < FRESH_SECONDS
-        if before is not None and before.note == said.note and young:
+        if self._shown == said.note and young:
             return
         try:
-            growth = await self._store.write(
-                lambda tx: witness.grow(
-                    tx,
-                    self._federation,
-                    said.note,
-                    said.proof,
-                    known=known,
-                    at=self._clock.now(),
-                    cosigner=self._cosigner,
-                )
-            )
+            before, growth = await self._store.write(lambda tx: self._grow(tx, said, known))
             grown = growth.require()
         except LogInconsistent as problem:
-            self.trouble, self._line = problem, ""
+            self.trouble, self._line, self._shown = problem, "", ""
             return
         except (witness.CheckpointOld, witness.ProofNeeded):
             return  # a late reply: the next request says what is remembered, and gets what fits
         self._line = grown.cosignature.line if grown.cosignature else ""
         self._line_at = self._clock.monotonic()
-        if before is None or grown.checkpoint.size > before.size:
+        self._shown = said.note
+        if grown.checkpoint.size > before:
             self._news()
+
+    def _grow(self, tx: Connection, said: HubHeads, known: int) -> tuple[int, witness.Growth]:
+        """The size that was remembered before (-1: none), and what became of the checkpoint."""
+        before = witness.seen(tx, self._federation.name)
+        at = self._clock.now()
+        growth = witness.grow(tx, self._federation, said.note, said.proof, known=known, at=at, cosigner=self._cosigner)
+        return -1 if before is None else before.size, growth
 
 
 class AtHub:
-    """The hub's half, for all sites."""
+    """The hub's half, for all sites. What it keeps in memory is what requests said, and proofs, which never change."""
 
     def __init__(
         self,
@@ -140,7 +139,7 @@ class AtHub:
         wake: Callable[[SiteId], None],
     ) -> None:
         """key_of: a member's log key. quorum: cosignatures that make a checkpoint done. covered: what waited for one may go on;
-        in the transaction that took a cosignature in; returns the sites that have mail, which `wake` rings.
+        in the transaction that took a cosignature in; returns the sites that have mail. wake: rings a site.
         """
         self._store = store
         self._key_of = key_of
@@ -148,77 +147,105 @@ class AtHub:
         self._covered = covered
         self._clock = clock
         self._wake = wake
-        self._known: dict[str, int] = {}
-        self._told: dict[str, deque[int]] = {}
-        self._last: dict[str, tuple[str, str]] = {}
+        self._known: dict[SiteId, int] = {}  # size of the federation log that a site has seen
+        self._told: dict[SiteId, tuple[int, ...]] = {}  # sizes of its own log that it was told lately
+        self._last: dict[SiteId, tuple[str, str]] = {}  # what it showed last, and is durably taken in
+        self._proofs: dict[tuple[int, int, bytes], Consistency] = {}
 
-    async def theirs(self, site: str, heads: tuple[str, ...]) -> None:
-        """Take in what a site shows. Raises LogInconsistent, and the forms' errors."""
+    def changed(self, site: SiteId, heads: tuple[str, ...]) -> bool:
+        """Whether the site shows another head or cosignature than last time. Raises the forms' errors."""
         if not heads:
-            return
-        said = canonical.decode_as(heads[0].encode(), SiteHeads)
+            return False
+        said = _read(heads[0])
         self._known[site] = said.seen
-        if self._last.get(site) == (said.note, said.cosignature):
-            return
-        growth, rung = await self._store.write(lambda tx: self._take(tx, SiteId(site), said))
-        for other in rung:
-            self._wake(other)
-        if growth is not None:
-            growth.require()
-        self._last[site] = (said.note, said.cosignature)
+        return self._last.get(site) != (said.note, said.cosignature)
 
-    def _take(self, tx: Connection, site: SiteId, said: SiteHeads) -> tuple[witness.Growth | None, tuple[SiteId, ...]]:
+    def theirs(self, tx: Connection, site: SiteId, heads: tuple[str, ...]) -> Taken:
+        """Take in what a site shows. An inconsistent log is marked in this transaction: hence its trouble is returned."""
+        said = _read(heads[0]) if heads else None
+        if said is None or self._last.get(site) == (said.note, said.cosignature):
+            return Taken()
         key = self._key_of(tx, site)
+        trouble: ParomaError | None = None
         before = witness.seen(tx, key.name)
-        growth = None
         if before is None or before.note != said.note:
             known = min(self._told.get(site, (0,)))
             try:
-                growth = witness.grow(tx, key, said.note, said.proof, known=known, at=self._clock.now())
+                witness.grow(tx, key, said.note, said.proof, known=known, at=self._clock.now()).require()
+            except LogInconsistent as problem:
+                trouble = problem
             except (witness.CheckpointOld, witness.ProofNeeded):
-                growth = None  # it learns from this answer what is remembered
-        if not said.cosignature:
-            return growth, ()
+                pass  # it learns from this answer what is remembered
+        if not said.cosignature or trouble is not None:
+            return Taken(trouble=trouble)
         try:
             signature = cosigning.signature_of(said.cosignature)
             cosigning.take_in(tx, logs.FEDERATION, said.seen, signature, cosigning_key(key))
         except cosigning.CosignatureUnexpected:
-            return growth, ()  # over an offer that has given way to a newer one
-        return growth, self._covered(tx)
+            return Taken()  # over an offer that has given way to a newer one
+        return Taken(rung=frozenset(self._covered(tx)))
 
-    async def advance(self) -> None:
-        """Put the head on offer where the last offer is done or stale, and ring the sites that have not seen it. For a job."""
-        now = self._clock.now()
-        offered = await self._store.write(
-            lambda tx: cosigning.offer(tx, logs.FEDERATION, k=self._quorum(tx), now=now).size
-        )
+    def taken(self, site: SiteId, heads: tuple[str, ...]) -> None:
+        """What the site showed is durable."""
+        if heads:
+            said = _read(heads[0])
+            self._last[site] = (said.note, said.cosignature)
+
+    def advance(self, tx: Connection) -> None:
+        """Put the head on offer where the last offer is done or stale."""
+        cosigning.offer(tx, logs.FEDERATION, k=self._quorum(tx), now=self._clock.now())
+
+    async def advance_all(self) -> None:
+        """`advance`, and ring the sites that have not seen what is on offer. For a job."""
+        found = await self._store.read(self._on_offer)
+        if found.due:
+            await self._store.write(self.advance)
+            found = await self._store.read(self._on_offer)
         for site, known in self._known.items():
-            if known < offered:
-                self._wake(SiteId(site))
+            if known < found.checkpoint.size:
+                self._wake(site)
 
-    async def news(self, site: str) -> bool:
+    def news(self, tx: Connection, site: SiteId) -> bool:
         """Whether a larger checkpoint is on offer than the site has seen."""
-        known = self._known.get(site, 0)
-        return await self._store.read(lambda tx: cosigning.offered_size(tx, logs.FEDERATION)) > known
+        return cosigning.offered_size(tx, logs.FEDERATION) > self._known.get(site, 0)
 
-    async def ours(self, site: str) -> tuple[str, ...]:
+    def ours(self, tx: Connection, site: SiteId) -> Shown:
         """What goes along with an answer."""
-        heads = await self._store.write(lambda tx: self._mine(tx, SiteId(site)))
-        self._told.setdefault(site, deque([0], maxlen=LIVE)).append(heads.seen)
-        return (canonical.encode(heads).decode(),)
-
-    def _mine(self, tx: Connection, site: SiteId) -> HubHeads:
         k = self._quorum(tx)
-        offered = cosigning.offer(tx, logs.FEDERATION, k=k, now=self._clock.now())
-        known = self._known.get(site, 0)
-        try:
-            proof = logs.consistency(tx, logs.FEDERATION, known, offered.size) if 0 < known <= offered.size else None
-        except (ProofInvalid, TileMissing):
-            proof = None
+        found = cosigning.on_offer(tx, logs.FEDERATION, k=k, now=self._clock.now())
         theirs = witness.seen(tx, self._key_of(tx, site).name)
-        return HubHeads(
-            note=offered.note,
-            proof=proof,
+        heads = HubHeads(
+            note=found.checkpoint.note,
+            proof=self._growth(tx, self._known.get(site, 0), found.checkpoint),
             seen=0 if theirs is None else theirs.size,
             cosigned=cosigning.cosigned_note(tx, logs.FEDERATION, k) or "",
         )
+        return Shown(texts=(canonical.encode(heads).decode(),), seen=heads.seen, due=found.due)
+
+    def sent(self, site: SiteId, shown: Shown) -> None:
+        """The site is told now what the hub remembers of its log."""
+        if shown.texts:
+            self._told[site] = (*self._told.get(site, (0,)), shown.seen)[-LIVE:]
+
+    def _on_offer(self, tx: Connection) -> cosigning.Offered:
+        return cosigning.on_offer(tx, logs.FEDERATION, k=self._quorum(tx), now=self._clock.now())
+
+    def _growth(self, tx: Connection, known: int, offered: Checkpoint) -> Consistency | None:
+        if not 0 < known <= offered.size:
+            return None
+        place = (known, offered.size, offered.root)  # the root too: a log that was rolled back may have had another
+        found = self._proofs.get(place)
+        if found is None:
+            try:
+                found = logs.consistency(tx, logs.FEDERATION, known, offered.size)
+            except (ProofInvalid, TileMissing):
+                return None
+            if len(self._proofs) >= MOST_PROOFS:
+                self._proofs = {}
+            self._proofs[place] = found
+        return found
+
+
+@functools.lru_cache(maxsize=64)
+def _read(text: str) -> SiteHeads:
+    return canonical.decode_as(text.encode(), SiteHeads)

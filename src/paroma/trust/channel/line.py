@@ -39,7 +39,7 @@ from paroma.trust.channel.messages import (
 MOST_LIVE: Final = 2  # requests at the hub at once
 MOST_WAITING: Final = 256  # messages of the hub in memory; the line asks for no more until they are handled
 SLACK_SECONDS: Final = 10.0  # beyond the parked time, until a request counts as lost
-HANDLE_FIRST_SECONDS: Final = 0.02  # so that what a quick handler sends travels with the next request
+MOMENT_SECONDS: Final = 0.03  # after messages came: what they make the site send travels with the next request
 FIRST_DELAY: Final = 0.1  # seconds; doubled at every failure in a row
 MOST_DELAY: Final = 5.0  # well below the grace: a site must come back within it
 
@@ -51,25 +51,29 @@ class LineBroken(ParomaError):
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Arrival:
     """A message of the hub, handed to the site's handler."""
 
     seq: int
     id: str
     body: bytes
+    admitted: bool = False
 
     def admit(self, tx: Connection) -> bool:
         """In the transaction of the message's effect:
 
         whether the effect is to happen. False: it happened before a crash.
         """
-        return outbox.admit(tx, self.seq)
+        first = outbox.admit(tx, self.seq)
+        self.admitted = True
+        return first
 
 
 Handle = Callable[[Arrival], Awaitable[None]]
 """Handles one message: makes its effect in a transaction that begins with `arrival.admit(tx)`, and returns soon (long
-work is only started). Without an effect of its own it need not admit. Refused, BadInput: the content is not taken."""
+work is only started), after that transaction is durable. Without an effect of its own it need not admit. Refused,
+BadInput: the content is not taken, and no transaction that admitted it was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,15 @@ class _Request:
 
     last: int  # number of the newest message it carries, 0 for none
     acknowledged: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ToSend:
+    """What the next request carries. more: the outbox holds more than fits."""
+
+    outgoing: tuple[Envelope, ...]
+    more: bool
+    heads: tuple[str, ...]
 
 
 class Line:
@@ -117,9 +130,10 @@ class Line:
         self._inbox: deque[Envelope] = deque()
         self._news = asyncio.Event()  # something may have to be done by `_talk`
         self._arrived = asyncio.Event()
-        self._idle = asyncio.Event()  # nothing waits to be handled
         self._stopping = asyncio.Event()
         self._look = True  # the outbox may hold what no live request carries
+        self._moment = 0.0  # until then (monotonic) an empty request waits for what there may be to send
+        self._sent = 0  # own messages up to here are known to be in the store
         self._taken = 0  # messages of the hub up to here are in memory or handled
         self._received = 0  # ... are durably handled
         self._acknowledged = 0  # own messages up to here are handled by the hub
@@ -155,6 +169,7 @@ class Line:
         start = await self._store.read(outbox.position)
         self._taken = self._received = start.received
         self._acknowledged = self._written = start.acknowledged
+        self._sent = start.sent
         parts = [asyncio.ensure_future(part) for part in (self._talk(), self._handle_all(), self._stopping.wait())]
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -173,36 +188,49 @@ class Line:
     async def _talk(self) -> None:
         while True:
             self._news.clear()
-            await self._dispatch()
+            wait = await self._dispatch()
             news = asyncio.ensure_future(self._news.wait())
             try:
-                await asyncio.wait({news, *self._live}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({news, *self._live}, return_when=asyncio.FIRST_COMPLETED, timeout=wait)
             finally:
                 news.cancel()
             for task in [task for task in self._live if task.done()]:
                 await self._finish(task, self._live.pop(task))
 
-    async def _dispatch(self) -> None:
-        """Put as many requests on their way as are useful now."""
+    async def _dispatch(self) -> float | None:
+        """Put as many requests on their way as are useful now. Seconds after which an empty one is to leave, if any."""
         while len(self._live) < MOST_LIVE and len(self._inbox) < MOST_WAITING:
-            outgoing: tuple[Envelope, ...] = ()
-            if self._look:
-                self._look = False  # before reading: what is sent meanwhile sets it again
-                after = max([self._acknowledged, *(request.last for request in self._live.values())])
-                outgoing, more = await self._store.read(functools.partial(outbox.waiting, after=after))
-                self._look = self._look or more
-            if not outgoing and self._live:
-                return
-            request = _Request(last=outgoing[-1].seq if outgoing else 0, acknowledged=self._acknowledged)
-            self._live[asyncio.ensure_future(self._request(outgoing))] = request
+            left = self._moment - self._clock.monotonic()
+            if left > 0 and self._inbox:
+                return left  # the next message may have an answer, too
+            if not self._look and (self._live or left > 0):
+                return left if left > 0 and not self._live else None
+            after = max([self._acknowledged, *(request.last for request in self._live.values())])
+            look, self._look = self._look, False  # before reading: what is sent meanwhile sets it again
+            empty = not self._live and left <= 0
+            found = await self._store.read(functools.partial(self._to_send, look=look, after=after, empty=empty))
+            self._look = found.more or self._look
+            if not found.outgoing and not empty:
+                continue
+            last = found.outgoing[-1].seq if found.outgoing else 0
+            self._sent = max(self._sent, last)
+            request = _Request(last=last, acknowledged=self._acknowledged)
+            self._live[asyncio.ensure_future(self._request(found))] = request
+            self._moment = 0.0
+        return None
 
-    async def _request(self, outgoing: tuple[Envelope, ...]) -> Exchanged:
+    def _to_send(self, tx: Connection, *, look: bool, after: int, empty: bool) -> "_ToSend":
+        """empty: a request without messages is to leave, too. Only heads that leave may be asked for."""
+        outgoing, more = outbox.waiting(tx, after=after) if look else ((), False)
+        return _ToSend(outgoing=outgoing, more=more, heads=self._heads.ours(tx) if outgoing or empty else ())
+
+    async def _request(self, found: "_ToSend") -> Exchanged:
         asked = Exchange(
             received=self._received,
             after=self._taken,
             wait=self._park,
-            outgoing=outgoing,
-            heads=await self._heads.ours(),
+            outgoing=found.outgoing,
+            heads=found.heads,
         )
         reply = await self._caller.call("POST", EXCHANGE_PATH, framing.pack(asked), wait=self._park + SLACK_SECONDS)
         if reply.status != 200:
@@ -219,12 +247,11 @@ class Line:
         else:
             self._failures = 0
             if self._inbox:
-                await self._give_handlers_a_moment()
+                self._moment = self._clock.monotonic() + MOMENT_SECONDS
 
     async def _take(self, reply: Exchanged, request: _Request) -> None:
         self._events.reached(self._clock.now())
-        at = await self._store.read(outbox.position)
-        if reply.received > at.sent or reply.acknowledged > at.received:
+        if await self._knows_more(reply):
             raise LineBroken(
                 "the hub knows messages of this site that its own database does not: the database is an older copy",
                 do="bring the newest state of the site's database back; an older copy cannot take part",
@@ -246,8 +273,15 @@ class Line:
                 self._taken = message.seq
                 self._inbox.append(message)
         if self._inbox:
-            self._idle.clear()
             self._arrived.set()
+
+    async def _knows_more(self, reply: Exchanged) -> bool:
+        """Whether the hub knows of messages that this site's store does not."""
+        if reply.received <= self._sent and reply.acknowledged <= self._received:
+            return False
+        at = await self._store.read(outbox.position)
+        self._sent = max(self._sent, at.sent)
+        return reply.received > at.sent or reply.acknowledged > at.received
 
     async def _acknowledge(self, reply: Exchanged, request: _Request) -> None:
         self._acknowledged = max(self._acknowledged, reply.received)
@@ -268,19 +302,12 @@ class Line:
         share = int.from_bytes(self._randomness.take(4), "big") / 2**32
         await self._clock.sleep(longest * (0.25 + 0.75 * share))
 
-    async def _give_handlers_a_moment(self) -> None:
-        try:
-            async with asyncio.timeout(HANDLE_FIRST_SECONDS):
-                await self._idle.wait()
-        except TimeoutError:
-            return
-
     # -- in
 
     async def _handle_all(self) -> None:
         while True:
             if not self._inbox:
-                self._idle.set()
+                self._news.set()
                 self._arrived.clear()
                 await self._arrived.wait()
             message = self._inbox[0]
@@ -303,10 +330,14 @@ class Line:
                 return
 
     async def _try_once(self, arrival: Arrival) -> None:
+        arrival.admitted = False
         try:
             await self._handle(arrival)
         except (Refused, BadInput) as problem:
             self._events.refused_here(arrival, problem)
+        else:
+            if arrival.admitted:
+                return
         if (await self._store.read(outbox.position)).received < arrival.seq:
             await self._store.write(
                 arrival.admit

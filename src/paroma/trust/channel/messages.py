@@ -5,11 +5,16 @@ message is handled exactly once and in order, whatever is lost, repeated or reor
 """
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from paroma.kernel.errors import BadInput
+from paroma.kernel.errors import BadInput, ParomaError
+from paroma.kernel.ids import SiteId
+
+if TYPE_CHECKING:  # whoever only talks over the line, as a person's program does, has no database
+    from sqlalchemy import Connection
 
 MOST_MESSAGE: Final = 256 << 10  # bytes of one message; what is bigger goes as an upload
 MOST_MESSAGES: Final = 64  # in one request or reply
@@ -81,8 +86,8 @@ class Exchanged(msgspec.Struct, frozen=True, kw_only=True, tag="exchanged", forb
 class Heads(Protocol):
     """What a site tells the hub of the logs in every request, and what it does with what it is told."""
 
-    async def ours(self) -> tuple[str, ...]:
-        """The texts to send along."""
+    def ours(self, tx: "Connection") -> tuple[str, ...]:
+        """The texts to send along; read in the transaction in which the request's messages are."""
 
     async def theirs(self, heads: tuple[str, ...]) -> None:
         """Take the other's texts, before any message of the same reply is handled.
@@ -91,14 +96,43 @@ class Heads(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a site's heads did at the hub. rung: sites that have mail by it. trouble: to be raised after the commit."""
+
+    rung: frozenset[SiteId] = frozenset()
+    trouble: ParomaError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The hub's texts for one site. seen: size of the site's log in them. due: they should move first, by `advance`."""
+
+    texts: tuple[str, ...]
+    seen: int = 0
+    due: bool = False
+
+
 class HubHeads(Protocol):
-    """The same at the hub, for each site."""
+    """The same at the hub, for each site: everything but `changed` and `sent` within the caller's transaction."""
 
-    async def ours(self, site: str) -> tuple[str, ...]:
-        """The texts for `site`."""
+    def changed(self, site: SiteId, heads: tuple[str, ...]) -> bool:
+        """Whether the texts of `site` say anything that was not taken in yet. Raises the forms' errors."""
 
-    async def theirs(self, site: str, heads: tuple[str, ...]) -> None:
-        """Take the texts of `site`, before its messages. Raises Refused."""
+    def theirs(self, tx: "Connection", site: SiteId, heads: tuple[str, ...]) -> Taken:
+        """Take the texts of `site` in, before its messages."""
 
-    async def news(self, site: str) -> bool:
+    def taken(self, site: SiteId, heads: tuple[str, ...]) -> None:
+        """They are durably taken in."""
+
+    def advance(self, tx: "Connection") -> None:
+        """Show everybody the newest head from here on, where the last one is done."""
+
+    def news(self, tx: "Connection", site: SiteId) -> bool:
         """Whether the site should be told at once: its request is then not parked."""
+
+    def ours(self, tx: "Connection", site: SiteId) -> Shown:
+        """The texts for `site`. Writes nothing."""
+
+    def sent(self, site: SiteId, shown: Shown) -> None:
+        """These leave now."""

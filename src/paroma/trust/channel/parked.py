@@ -21,6 +21,7 @@ class Woken(enum.Enum):
     SUPERSEDED = "superseded"  # the site sent a newer request
     STOPPING = "stopping"  # this program stops
     REVOKED = "revoked"  # the site is out
+    GONE = "gone"  # the site hung up
     TIME = "time"  # it has waited long enough
 
 
@@ -57,6 +58,10 @@ class Place:
         if self._why is Woken.MESSAGE:
             self._woken.clear()
         return self._why
+
+    def hang_up(self) -> None:
+        """The site does not wait for an answer any more."""
+        self._ring(Woken.GONE)
 
     @property
     def revoked(self) -> bool:

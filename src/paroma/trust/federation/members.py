@@ -8,6 +8,7 @@ and checks every officer's enrolment against the site's key itself. Status words
 `online` and `offline` are observations; `quarantined` and `left` are decisions, and close the line at once.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ MAY_BECOME: Final[Mapping[str, frozenset[str]]] = {
 }
 MAY_TALK: Final = frozenset({"joining", "admitted", "online", "offline"})  # a token is given to these only
 TAKES_PART: Final = frozenset({"admitted", "online", "offline"})  # may stand in a permit
+_MEMBERS: Final = select(MEMBERS).order_by(MEMBERS.c.site)
 
 
 class MemberUnknown(Refused):
@@ -155,7 +157,7 @@ def by_key(tx: Connection, thumbprint: str) -> Member | None:
 
 def members(tx: Connection) -> tuple[Member, ...]:
     """All sites, those that left too, by id."""
-    return tuple(_member(row) for row in tx.execute(select(MEMBERS).order_by(MEMBERS.c.site)).mappings())
+    return tuple(_member(row) for row in tx.execute(_MEMBERS).mappings())
 
 
 def find_client(tx: Connection, name: str) -> Client | None:
@@ -222,7 +224,8 @@ def take_enrolment(tx: Connection, statement: bytes) -> Officer:
     put = upsert(tx, OFFICERS).values(site=site.site, thumbprint=key.thumbprint, **row)
     tx.execute(put.on_conflict_do_update(index_elements=[OFFICERS.c.site, OFFICERS.c.thumbprint], set_=row))
     taken = _officer_row(tx, site.site, key.thumbprint)
-    assert taken is not None, "the row was just written"
+    if taken is None:
+        raise AssertionError("the row was just written")
     return _officer(taken)
 
 
@@ -255,11 +258,16 @@ def _officer(row: RowMapping) -> Officer:
         site=SiteId(row["site"]),
         person=PersonId(row["person"]),
         name=row["name"],
-        key=PublicKey.from_jwk(json.loads(row["jwk"])),
+        key=_key(row["jwk"]),
         at=row["at"],
         ended=row["ended"],
         statement=bytes(row["statement"]),
     )
+
+
+@functools.lru_cache(maxsize=4096)  # the same text is the same key; who holds it is read from the row, every time
+def _key(jwk: str) -> PublicKey:
+    return PublicKey.from_jwk(json.loads(jwk))
 
 
 def _member(row: RowMapping) -> Member:
@@ -267,7 +275,7 @@ def _member(row: RowMapping) -> Member:
         site=SiteId(row["site"]),
         owner=row["owner"],
         title=row["title"],
-        key=PublicKey.from_jwk(json.loads(row["jwk"])),
+        key=_key(row["jwk"]),
         log_vkey=row["log_vkey"],
         status=cast("Status", row["status"]),
         changed=row["changed"],

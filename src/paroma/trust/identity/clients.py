@@ -47,7 +47,7 @@ class Client:
     key: PublicKey
 
 
-class TokenReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TokenReply(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 6749, section 5.1, with the token type of RFC 9449."""
 
     access_token: str

@@ -55,7 +55,9 @@ class PersonUnknown(Refused):
     """There is no such person here, or their key was revoked."""
 
     def __init__(self) -> None:
-        super().__init__("there is no such person here", do="look at the list of people")
+        super().__init__(
+            "there is no such person here, or their key was revoked", do="look at the list: `paroma hub person list`"
+        )
 
 
 class KeyTaken(Refused):
@@ -311,6 +313,12 @@ def revoke_sessions(tx: Connection, subject: str) -> None:
     tx.execute(update(SESSIONS).where(SESSIONS.c.subject == subject).values(revoked=True))
 
 
+def forget_subject(tx: Connection, subject: str) -> None:
+    """Delete every session and link of `subject`, because they are erased."""
+    tx.execute(delete(SESSIONS).where(SESSIONS.c.subject == subject))
+    tx.execute(delete(LINKS).where(LINKS.c.subject == subject))
+
+
 def forget(tx: Connection, *, before: float) -> None:
     """Delete sessions and browser links that ended before `before` (seconds since 1970). For a job, once a day."""
     tx.execute(delete(SESSIONS).where(SESSIONS.c.ends < before))
@@ -375,7 +383,7 @@ def _link(tx: Connection, kind: str, code: str) -> RowMapping | None:
 def _spend(tx: Connection, code: str, *, by: str, now: float) -> None:
     """INVARIANT:
 
-    of two that spend one link at once, one fails (SQLite: one writer; PostgreSQL: SERIALIZABLE, and this count).
+    of two that spend one link at once, one fails (writes are in one order, and this count).
     """
     done = tx.execute(
         update(LINKS).where(LINKS.c.hash == _hash(code), LINKS.c.used.is_(None)).values(used=now, used_by=by)

@@ -47,7 +47,11 @@ class PermitIssued(msgspec.Struct, frozen=True, kw_only=True, tag="permit-issued
 
 
 class PermitEnded(msgspec.Struct, frozen=True, kw_only=True, tag="permit-ended", forbid_unknown_fields=True):
-    """Hub to each participant, or a site to the hub: nothing more under this permit. It needs no proof to stop."""
+    """Hub to each participant, or a site to the hub: nothing more under this permit. It needs no proof to stop.
+
+    reason: a site's, in its officer's words.
+    """
 
     permit: PermitId
     state: Literal["revoked", "refused"]
+    reason: str = ""

@@ -6,9 +6,10 @@ consistency, window, signatures; the first that fails is the error.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -26,10 +27,12 @@ MOST_FEATURES: Final = 512
 MOST_SITES: Final = 128  # one secure sum; regions sum beyond (architecture)
 LONGEST_TEXT: Final = 2000  # characters
 LONGEST_ID: Final = 64  # characters
+COARSEST: Final = 1000  # patients: the widest step to which counts are rounded
 MOST_EPSILON: Final = 50.0  # beyond this the figure promises nothing to a patient
 MOST_DELTA: Final = 1e-2
 EXACT: Final = 2**53 - 1  # the largest whole number that canonical JSON carries exactly
 
+OrganisationKind = Literal["university", "hospital", "public-body", "charity", "company", "unknown"]
 Rule = tuple[bool, str, str]  # whether it holds, what is the case if not, what to do
 
 
@@ -80,8 +83,10 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True, tag="permit", forbid_unk
     beside the colluders. colluders (c), dropouts: sites that may lie together, sites that may be lost, per round.
     privacy: None when differential privacy is off. most_patients: a site's cohort is capped there, for the ring.
     fraction_bits: reals are fixed point with this many bits in a ring of 64. attempts: at one question.
-    questions: in all.
+    questions: in all. counts_to: counts are told to the nearest multiple of this, 1 tells them exactly.
     starts, ends: unix seconds; valid in [starts, ends).
+    organisation, organisation_kind, country: of the applicant, as they say and the officers sign; house rules read them.
+    country: two letters (ISO 3166), or `unknown`.
     """
 
     id: PermitId
@@ -102,11 +107,15 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True, tag="permit", forbid_unk
     privacy: Privacy | None = None
     most_patients: int
     fraction_bits: int = 40
+    counts_to: int = 5
     attempts: int
     questions: int
     attestation: Literal["none"] = "none"
     starts: float
     ends: float
+    organisation: str = "unknown"
+    organisation_kind: OrganisationKind = "unknown"
+    country: str = "unknown"
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True, tag="permit-signature", forbid_unknown_fields=True):
@@ -251,6 +260,21 @@ def _form(permit: Permit) -> tuple[Rule, ...]:
         (all(0 < len(text) <= LONGEST_TEXT for text in texts), "a name is empty or too long", "shorten or fill it in"),
         (_ids_are_whole(permit), "an id is not whole", "copy the ids from the catalogue"),
         (
+            0 < len(permit.organisation) <= LONGEST_ID * 4 and permit.organisation.isprintable(),
+            "the applicant's organisation has no name, or one that cannot be printed",
+            "name it, or leave it out",
+        ),
+        (
+            permit.organisation_kind in get_args(OrganisationKind),
+            "the kind of the applicant's organisation is unknown",
+            f"name one of {', '.join(get_args(OrganisationKind))}",
+        ),
+        (
+            permit.country == "unknown" or re.fullmatch("[A-Z]{2}", permit.country) is not None,
+            "the applicant's country is not two letters",
+            "write it as in ISO 3166, for instance `CH`",
+        ),
+        (
             permit.purpose in purposes.ALLOWED,
             f"purpose `{printable(permit.purpose)}` is not one of the allowed purposes of secondary use",
             f"name one of {', '.join(purposes.ALLOWED)}",
@@ -296,7 +320,7 @@ def _protection(permit: Permit) -> tuple[Rule, ...]:
     owners = len({participant.owner for participant in permit.participants})
     whole = (
         permit.least_patients, m, c, permit.dropouts, permit.most_patients, permit.fraction_bits, permit.attempts,
-        permit.questions,
+        permit.questions, permit.counts_to,
     )  # fmt: skip
     return (
         (all(type(x) is int and 0 <= x <= EXACT for x in whole), "a figure is negative or too large", "correct it"),
@@ -339,6 +363,11 @@ def _protection(permit: Permit) -> tuple[Rule, ...]:
             permit.attempts >= 1 and permit.questions >= 1,
             "it allows no question",
             "allow at least 1 attempt and 1 question",
+        ),
+        (
+            1 <= permit.counts_to <= COARSEST,
+            "its counts are rounded to nothing, or beyond use",
+            f"tell counts to the nearest 1 (exactly) to {COARSEST}",
         ),
         *(_privacy(permit.privacy, permit.questions) if permit.privacy is not None else ()),
     )

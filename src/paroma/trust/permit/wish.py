@@ -4,8 +4,8 @@ from typing import Literal
 
 import msgspec
 
-from paroma.kernel.ids import DataSetId, PermitId, PersonId, StudyId
-from paroma.trust.permit.permit import Participant, Permit, Privacy
+from paroma.kernel.ids import DataSetId, PermitId, PersonId, SiteId, StudyId
+from paroma.trust.permit.permit import OrganisationKind, Participant, Permit, Privacy
 
 DAY = 86400.0
 
@@ -33,10 +33,14 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     privacy: Privacy | None = None
     most_patients: int = 100_000
     fraction_bits: int = 40
+    counts_to: int = 5
     attempts: int = 3
     questions: int = 40
     attestation: Literal["none"] = "none"
     days: float = 365.0
+    organisation: str = "unknown"
+    organisation_kind: OrganisationKind = "unknown"
+    country: str = "unknown"
 
 
 def permit_of(
@@ -67,24 +71,29 @@ def permit_of(
         privacy=wish.privacy,
         most_patients=wish.most_patients,
         fraction_bits=wish.fraction_bits,
+        counts_to=wish.counts_to,
         attempts=wish.attempts,
         questions=wish.questions,
         attestation=wish.attestation,
         starts=float(int(now)),
         ends=float(int(now + wish.days * DAY)),
+        organisation=wish.organisation,
+        organisation_kind=wish.organisation_kind,
+        country=wish.country,
     )
 
 
-class SiteRefusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One hospital's no."""
+class SiteRefusal(msgspec.Struct, frozen=True, kw_only=True):
+    """One hospital's no. site: set where its officer ended there what had been valid."""
 
     title: str
     policy: str
     because: str
     to_change: str
+    site: SiteId | None = None
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How an application stands: what a person sees of it. waiting: titles of sites whose officer has not signed yet.
 
     state: submitted, valid, refused, revoked. refusals: who said no, by which rule, why, and what would pass.

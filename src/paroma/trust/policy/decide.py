@@ -3,14 +3,15 @@
 `Policies` are parsed once and have a digest that names them in the log. A decision reads a slice: *all* forbids, and
 the permits whose scope can match. A refusal names the policy it comes from, the fact that stands against it, and what
 would change it (annotations @because and @to_change); an allowance says which policy allowed it and what it obliges
-to. The same facts under the same policies are decided once. Knows no database, no network, no clock: `now` is a fact.
+to. A *limit* is a permit with @limit: where it applies its obligations hold, and it allows nothing. The same facts under
+the same policies are decided once. Knows no database, no network, no clock: `now` is a fact.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from types import MappingProxyType
 from typing import Final
@@ -20,15 +21,19 @@ import msgspec
 
 from paroma.kernel.errors import Refused
 from paroma.kernel.ids import printable
-from paroma.trust.policy import engine
+from paroma.trust.policy import engine, house as houses, obligations, packs
 from paroma.trust.policy.engine import PolicyInvalid, Rule
-from paroma.trust.policy.facts import TYPES, Entity, Facts, FactsInvalid, context
+from paroma.trust.policy.facts import TYPES, Entity, Facts, FactsInvalid, check
+from paroma.trust.policy.house import HouseRule
+from paroma.trust.policy.obligations import NOTHING, Contradiction, Obligations
+from paroma.trust.policy.packs import Pack
 
-FILES: Final = ("base", "security", "privacy")  # always in force; `house` adds what its officer ticked
 MOST_REMEMBERED: Final = 4096  # decisions; some 2 KB each
 NO_CLEAN_ANSWER: Final = "facts-complete"  # the built-in policy: what cannot be decided cleanly is refused
-NOTHING_ALLOWS: Final = "refused-unless-allowed"  # the other one: what no policy speaks of is refused
+NOTHING_ALLOWS: Final = "refused-unless-allowed"  # another one: what no policy speaks of is refused
+CONTRADICTION: Final = "obligations-agree"  # the third: what nobody could keep to is refused
 _PLACE = re.compile(r"\{([a-z_]+)\}")
+_JSON = msgspec.json.Encoder()
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +60,7 @@ class Decision:
 
     allowed: bool
     reasons: tuple[Reason, ...]  # never empty; the one that decided comes first
-    obligations: Mapping[str, str]  # empty for a refusal
+    obligations: Obligations  # none for a refusal
     policies: str
 
     def require(self) -> None:
@@ -65,97 +70,105 @@ class Decision:
             raise Refused(f"{why.because} (policy `{why.policy}`)", do=why.to_change)
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The policies that one kind of request is decided on, parsed."""
+
+    rules: tuple[Rule, ...]
+    order: Mapping[str, int]
+    handle: cedarpy.PolicySet
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Policies:
-    """Policies in force, parsed once. Made by `load` or `parse`."""
+    """Policies in force, parsed once. Made by `load` or `assemble`."""
 
     digest: str  # hex SHA-256 over schema and rules
     rules: tuple[Rule, ...]
+    text: str  # as it was written, for people
     named: Mapping[str, Rule]
+    obliged: Mapping[str, Obligations]  # by policy
     schema: cedarpy.Schema
     nothing: cedarpy.Entities  # no entity has attributes: what varies is in the facts
-    _slices: dict[tuple[str, ...], cedarpy.PolicySet] = field(default_factory=dict)
+    particular: bool  # whether a permit names one principal or resource, so that slices differ by id
+    _slices: dict[tuple[str, ...], Slice] = field(default_factory=dict)
+    _merged: dict[tuple[str, ...], Obligations] = field(default_factory=dict)
     _remembered: dict[Ask, Decision] = field(default_factory=dict)
 
-    def slice(self, ask: Ask) -> tuple[Rule, ...]:
-        """All forbids, and the permits that could match."""
-        three = ((ask.principal.kind, ask.principal.id), ("Action", ask.action), (ask.resource.kind, ask.resource.id))
-        return tuple(rule for rule in self.rules if engine.concerns(rule, *three))
-
-    def handle(self, rules: tuple[Rule, ...]) -> cedarpy.PolicySet:
-        """The parsed form of a slice; kept, because parsing is dearer than deciding."""
-        key = tuple(rule.id for rule in rules)
-        if key not in self._slices:
+    def slice(self, ask: Ask) -> Slice:
+        """All forbids, and the permits that could match. Kept, because parsing is dearer than deciding."""
+        ids = (ask.principal.id, ask.resource.id) if self.particular else ()
+        key = (ask.principal.kind, ask.action, ask.resource.kind, *ids)
+        found = self._slices.get(key)
+        if found is None:
             if len(self._slices) >= MOST_REMEMBERED:
                 self._slices.clear()
-            self._slices[key] = engine.handle(rules)
-        return self._slices[key]
+            who, what = (ask.principal.kind, ask.principal.id), (ask.resource.kind, ask.resource.id)
+            rules = tuple(rule for rule in self.rules if engine.concerns(rule, who, ("Action", ask.action), what))
+            order = {rule.id: place for place, rule in enumerate(rules)}
+            found = self._slices[key] = Slice(rules, order, engine.handle(rules))
+        return found
+
+    def oblige(self, names: tuple[str, ...]) -> Obligations:
+        """What these policies oblige to together. Kept: few combinations ever decide. Raises Contradiction."""
+        found = self._merged.get(names)
+        if found is None:
+            if len(self._merged) >= MOST_REMEMBERED:
+                self._merged.clear()
+            found = self._merged[names] = obligations.merge(tuple(self.obliged[name] for name in names))
+        return found
 
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """A sentence of the house that an officer may tick. id: what the settings name."""
+def load(*, house: Iterable[HouseRule] = (), own: Iterable[Pack] = ()) -> Policies:
+    """The policies in force: the packs of the release, packs of one's own (`packs.own`), and ticked house rules.
 
-    id: str
-    text: str
-
-
-def load(*, house: Iterable[str] = (), own: str = "") -> Policies:
-    """The policies in force. house: ids of the ticked sentences. own: a hospital's own Cedar text, forbids only.
-
-    Raises PolicyInvalid: an unknown sentence, a text that does not fit the schema, a permit in `own`. The files come with the
-    release, so the same choice is parsed once.
+    Raises PolicyInvalid: a text that does not fit the schema, an id used twice, an obligation that nobody can keep. The same
+    choice is parsed once.
     """
-    return _loaded(frozenset(house), own)
+    return _loaded(houses.cedar(house), tuple(one.text for one in sorted(own, key=lambda one: one.meta.name)))
+
+
+@lru_cache(maxsize=32)  # previews of house rules come and go
+def _loaded(house: str, own: tuple[str, ...]) -> Policies:
+    added = "\n".join((*own, house))
+    for rule in engine.read_rules(added) if added.strip() else ():
+        if rule.effect != "forbid" and not rule.limit:
+            raise PolicyInvalid(
+                "policies beside the release's may only forbid or limit",
+                do="turn the permit into a forbid, or leave it out",
+            )
+    whole = "\n".join((*(packs.released(name).text for name in packs.RELEASED), added))
+    engine.check_rules(whole, engine.read_schema(schema_text()))
+    return assemble(engine.read_rules(whole), schema_text(), text=whole)
 
 
 @cache
-def _loaded(ticked: frozenset[str], own: str) -> Policies:
-    sentences = {rule.id: rule for rule in engine.read_rules(_text("house.cedar"))}
-    unknown = sorted(ticked - set(sentences))
-    if unknown:
-        raise PolicyInvalid(
-            f"the house has no sentence `{printable(unknown[0])}`", do=f"name some of {', '.join(sorted(sentences))}"
-        )
-    extra = engine.read_rules(own) if own.strip() else ()
-    if any(rule.effect != "forbid" for rule in extra):
-        raise PolicyInvalid(
-            "a hospital's own policies may only forbid", do="turn the permit into a forbid, or leave it out"
-        )
-    whole = "\n".join((*(_text(f"{name}.cedar") for name in FILES), own))
-    engine.check_rules(whole, engine.read_schema(schema_text()))
-    kept = tuple(sentences[name] for name in sorted(ticked))
-    return assemble((*engine.read_rules(whole), *kept), schema_text())
-
-
-def house_sentences() -> tuple[Sentence, ...]:
-    """What an officer may tick, in the file's order."""
-    return tuple(Sentence(rule.id, rule.notes["sentence"]) for rule in engine.read_rules(_text("house.cedar")))
-
-
 def schema_text() -> str:
     """The Cedar schema."""
-    return _text("schema.cedarschema")
+    return (resources.files("paroma.trust.policy") / "policies" / "schema.cedarschema").read_text("utf-8")
 
 
-def assemble(rules: tuple[Rule, ...], schema: str) -> Policies:
-    """Policies of these rules under this schema. Raises PolicyInvalid where two have one id."""
+def assemble(rules: tuple[Rule, ...], schema: str, *, text: str = "") -> Policies:
+    """Policies of these rules under this schema. text: as they were written. Raises PolicyInvalid where two have one id."""
     named = {rule.id: rule for rule in rules}
-    if len(named) != len(rules) or {NO_CLEAN_ANSWER, NOTHING_ALLOWS} & set(named):
+    if len(named) != len(rules) or {NO_CLEAN_ANSWER, NOTHING_ALLOWS, CONTRADICTION} & set(named):
         raise PolicyInvalid("two policies have one id", do="give each policy its own @id")
     parsed = engine.read_schema(schema)
     form = msgspec.json.encode([schema, [[rule.id, rule.body] for rule in rules]], order="deterministic")
     return Policies(
         digest=hashlib.sha256(form).hexdigest(),
         rules=rules,
+        text=text,
         named=MappingProxyType(named),
+        obliged=MappingProxyType({rule.id: obligations.of(rule) for rule in rules}),
         schema=parsed,
         nothing=cedarpy.Entities.from_json_str("[]", parsed),
+        particular=any(engine.particular(rule) for rule in rules),
     )
 
 
 def decide(policies: Policies, ask: Ask) -> Decision:
-    """Decide `ask`. Remembered for the same facts. Raises nothing: what cannot be decided is refused."""
+    """Decide `ask`. Remembered for equal facts only. Raises nothing: what cannot be decided is refused."""
     remembered = policies._remembered.get(ask)  # noqa: SLF001  # the cache is this function's
     if remembered is not None:
         return remembered
@@ -171,31 +184,44 @@ def decide_afresh(policies: Policies, ask: Ask) -> Decision:
     if type(ask.facts) is not TYPES.get(ask.action):
         return _no_clean_answer(policies, ask, f"the facts are not those of action `{printable(ask.action)}`")
     try:
-        given = context(ask.facts)
+        check(ask.facts)
     except FactsInvalid as problem:
         return _no_clean_answer(policies, ask, problem.message)
-    return decide_context(policies, ask, given)
+    return _decided(policies, ask, ask.facts)
 
 
 def decide_context(policies: Policies, ask: Ask, given: Mapping[str, object]) -> Decision:
     """Decide on `given` as Cedar's context; `ask.facts` only fills in the sentences."""
-    rules = policies.slice(ask)
+    return _decided(policies, ask, given)
+
+
+def _decided(policies: Policies, ask: Ask, given: object) -> Decision:
+    """given: the context, which JSON can hold."""
+    used = policies.slice(ask)
+    try:
+        context = _JSON.encode(given).decode()
+    except UnicodeEncodeError:  # half of a character
+        return _no_clean_answer(policies, ask, "a fact is no text that can be written down")
     request = {
         "principal": {"type": ask.principal.kind, "id": ask.principal.id},
         "action": {"type": "Action", "id": ask.action},
         "resource": {"type": ask.resource.kind, "id": ask.resource.id},
-        "context": dict(given),
+        "context": context,
     }
-    said = engine.answer(request, policies.handle(rules), policies.nothing, policies.schema)
+    said = engine.answer(request, used.handle, policies.nothing, policies.schema)
     if said.errors:
         return _no_clean_answer(policies, ask, "the facts could not be decided on")
-    order = {rule.id: place for place, rule in enumerate(rules)}
-    deciding = [policies.named[name] for name in sorted(said.decided, key=order.__getitem__)]
-    if said.allowed:
-        return Decision(True, tuple(_reason(rule, ask) for rule in deciding), _obligations(deciding), policies.digest)
+    names = sorted(said.decided, key=used.order.__getitem__)
+    deciding = [rule for name in names if not (rule := policies.named[name]).limit]
+    if said.allowed and deciding:  # a limit alone allows nothing
+        try:
+            obliged = policies.oblige(tuple(names))
+        except Contradiction as problem:
+            return _refusal(policies, (Reason(CONTRADICTION, problem.message, problem.do),))
+        return Decision(True, tuple(_reason(rule, ask) for rule in deciding), obliged, policies.digest)
     if deciding:
         return _refusal(policies, tuple(_reason(rule, ask) for rule in deciding))
-    near = [rule for rule in rules if rule.effect == "permit" and _could_allow(rule, ask)]
+    near = [rule for rule in used.rules if rule.effect == "permit" and not rule.limit and _could_allow(rule, ask)]
     if near:
         return _refusal(policies, tuple(_reason(rule, ask, because="otherwise") for rule in near))
     return _refusal(
@@ -219,7 +245,7 @@ def _could_allow(rule: Rule, ask: Ask) -> bool:
 
 
 def _refusal(policies: Policies, reasons: tuple[Reason, ...]) -> Decision:
-    return Decision(False, reasons, MappingProxyType({}), policies.digest)
+    return Decision(False, reasons, NOTHING, policies.digest)
 
 
 def _no_clean_answer(policies: Policies, ask: Ask, because: str) -> Decision:
@@ -241,6 +267,8 @@ def _allows(rule: Rule, because: str) -> bool:
 
 def _filled(sentence: str, ask: Ask) -> str:
     """`{fact}` becomes the fact's value; what came from outside is shown short and without control characters."""
+    if "{" not in sentence:
+        return sentence
 
     def value(match: re.Match[str]) -> str:
         found = getattr(ask.facts, match[1], match[0])
@@ -250,16 +278,3 @@ def _filled(sentence: str, ask: Ask) -> str:
         return printable(shown, longest=400)
 
     return _PLACE.sub(value, sentence)
-
-
-def _obligations(rules: list[Rule]) -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for rule in rules:
-        for part in filter(None, rule.notes.get("obliges", "").split(";")):
-            name, _, value = (piece.strip() for piece in part.partition("="))
-            found[name] = value if found.get(name, value) == value else f"{found[name]}, {value}"
-    return MappingProxyType(found)
-
-
-def _text(name: str) -> str:
-    return (resources.files("paroma.trust.policy") / "policies" / name).read_text("utf-8")

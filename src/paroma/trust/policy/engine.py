@@ -30,6 +30,11 @@ class Rule:
     notes: Mapping[str, str]
     body: Mapping[str, Any]
 
+    @property
+    def limit(self) -> bool:
+        """Whether it only obliges: a `permit` with @limit, which never allows."""
+        return "limit" in self.notes
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -92,11 +97,19 @@ def concerns(rule: Rule, principal: tuple[str, str], action: tuple[str, str], re
     return True
 
 
+def particular(rule: Rule) -> bool:
+    """Whether a permit's scope names one principal or one resource, so that a slice depends on who asks for what."""
+    return rule.effect == "permit" and any(rule.body[part]["op"] == "==" for part in ("principal", "resource"))
+
+
 def answer(
-    request: Mapping[str, Any], policies: cedarpy.PolicySet, entities: cedarpy.Entities, schema: cedarpy.Schema
+    request: dict[str, Any], policies: cedarpy.PolicySet, entities: cedarpy.Entities, schema: cedarpy.Schema
 ) -> Answer:
-    """Decide. request: principal, action, resource as {type, id}, and context."""
-    result = cedarpy.is_authorized(dict(request), policies, entities, schema)
+    """Decide. request: principal, action, resource as {type, id}, and context, as a dict or as JSON text."""
+    try:
+        result = cedarpy.is_authorized(request, policies, entities, schema)
+    except UnicodeEncodeError:  # half of a character in an id
+        return Answer(allowed=False, decided=(), errors=("an id is no text",))
     errors = tuple(_line(error) for error in result.diagnostics.errors)
     decided = tuple(sorted(result.diagnostics.reasons))
     if result.decision == cedarpy.Decision.NoDecision and not errors:

@@ -61,7 +61,7 @@ class Person(Proven, frozen=True, kw_only=True):
 class Standing(Facts, frozen=True, kw_only=True):
     """How the two sides stand with each other at this moment, as a site sees it.
 
-    checkpoint_age, grace: s. cosignatures, quorum: of the federation log's newest checkpoint. risk: 0 to 100.
+    checkpoint_age, grace: s. cosignatures, quorum: of the federation log's newest checkpoint.
     attestation: what the partner proved; attestation_asked: what the permit asks for.
     """
 
@@ -73,7 +73,6 @@ class Standing(Facts, frozen=True, kw_only=True):
     grace: int
     cosignatures: int
     quorum: int
-    risk: int
     paused: bool
 
 
@@ -92,8 +91,11 @@ class UnderPermit(Standing, frozen=True, kw_only=True):
 
 
 class Consider(Facts, frozen=True, kw_only=True):
-    """A site looks at an application before its officer does. epsilon_thousandths: 0 when differential privacy is
-    off.
+    """A site looks at an application before its officer does.
+
+    epsilon_thousandths: 0 when differential privacy is off. kinds: of data that need special care among the features asked for,
+    such as `genetic`; `unknown` where this site has no description of the data set. organisation, organisation_kind, country: of
+    the applicant, as the permit says; `unknown` where it does not.
     """
 
     ACTION: ClassVar[str] = "Consider"
@@ -102,6 +104,10 @@ class Consider(Facts, frozen=True, kw_only=True):
     private: bool
     epsilon_thousandths: int
     least_patients: int
+    kinds: frozenset[str]
+    organisation: str
+    organisation_kind: str
+    country: str
 
 
 class SignPermit(Person, frozen=True, kw_only=True):
@@ -113,6 +119,10 @@ class SignPermit(Person, frozen=True, kw_only=True):
     private: bool
     epsilon_thousandths: int
     least_patients: int
+    kinds: frozenset[str]
+    organisation: str
+    organisation_kind: str
+    country: str
     attestation_asked: str
     takes_part: bool
 
@@ -122,7 +132,8 @@ class TakePart(UnderPermit, frozen=True, kw_only=True):
 
     floor_reached: at least the permit's floor of patients may be used. steady: the cohort did not shrink by less than
     the floor since the last exact figure (always true under differential privacy). budget_enough: for this question.
-    walls_missing: walls of the sandbox that could not be built.
+    walls_missing: walls of the sandbox that could not be built. hour: of the day at the site, 0 to 23. computing: contributions
+    that are under way here. run_seconds, run_mib: since the run was entered here, and MiB that it has sent from here.
     """
 
     ACTION: ClassVar[str] = "TakePart"
@@ -130,6 +141,10 @@ class TakePart(UnderPermit, frozen=True, kw_only=True):
     private: bool
     epsilon_thousandths: int
     least_patients: int
+    kinds: frozenset[str]
+    organisation: str
+    organisation_kind: str
+    country: str
     algorithm: str
     features: frozenset[str]
     permitted_features: frozenset[str]
@@ -139,6 +154,10 @@ class TakePart(UnderPermit, frozen=True, kw_only=True):
     questions_left: int
     attempts_left: int
     walls_missing: frozenset[str]
+    hour: int
+    computing: int
+    run_seconds: int
+    run_mib: int
 
 
 class Vote(UnderPermit, frozen=True, kw_only=True):
@@ -164,6 +183,12 @@ class ReadOwnUses(Proven, frozen=True, kw_only=True):
     """A patient reads who used their records."""
 
     ACTION: ClassVar[str] = "ReadOwnUses"
+
+
+class Give(Proven, frozen=True, kw_only=True):
+    """A patient says yes to the use of their records, from now on."""
+
+    ACTION: ClassVar[str] = "Give"
 
 
 class Withdraw(Person, frozen=True, kw_only=True):
@@ -201,6 +226,18 @@ class Resume(Person, frozen=True, kw_only=True):
 
     ACTION: ClassVar[str] = "Resume"
     log: str
+
+
+class ReadPolicies(Person, frozen=True, kw_only=True):
+    """Somebody reads the policies in force, and why something was decided."""
+
+    ACTION: ClassVar[str] = "ReadPolicies"
+
+
+class ChangePolicies(Person, frozen=True, kw_only=True):
+    """Somebody changes the house rules, or puts a pack on trial or in force."""
+
+    ACTION: ClassVar[str] = "ChangePolicies"
 
 
 class Join(Facts, frozen=True, kw_only=True):
@@ -279,9 +316,22 @@ class StopRun(Person, frozen=True, kw_only=True):
 
 
 class RevokePermit(Person, frozen=True, kw_only=True):
-    """A permit ends before its time."""
+    """A permit ends before its time: at the hub for all, at a site for this site."""
 
     ACTION: ClassVar[str] = "RevokePermit"
+    is_applicant: bool
+
+
+class RevokePerson(Person, frozen=True, kw_only=True):
+    """A person, and the key that they hold, is out."""
+
+    ACTION: ClassVar[str] = "RevokePerson"
+
+
+class Erase(Person, frozen=True, kw_only=True):
+    """A patient's records are destroyed, backups included."""
+
+    ACTION: ClassVar[str] = "Erase"
 
 
 class ReadLog(Person, frozen=True, kw_only=True):
@@ -308,13 +358,26 @@ class Quarantine(Person, frozen=True, kw_only=True):
     ACTION: ClassVar[str] = "Quarantine"
 
 
+class Release(Person, frozen=True, kw_only=True):
+    """An operator lets a member in again."""
+
+    ACTION: ClassVar[str] = "Release"
+
+
+class Remove(Person, frozen=True, kw_only=True):
+    """An operator ends a membership for good."""
+
+    ACTION: ClassVar[str] = "Remove"
+
+
 TYPES: dict[str, type[Facts]] = {
     kind.ACTION: kind
     for kind in (
         *(Consider, SignPermit, TakePart, Vote, Answer, Receive),
-        *(ReadOwnUses, Withdraw, IssuePatientLink, LoadRecords, ReadSite, Pause, Resume),
+        *(ReadOwnUses, Give, Withdraw, IssuePatientLink, LoadRecords, ReadSite, Pause, Resume, Erase),
+        *(ReadPolicies, ChangePolicies),
         *(Join, Exchange, ReadCatalogue, Apply, ReadApplication, DecideApplication, OpenRun, ReadRun, StopRun),
-        *(RevokePermit, ReadLog, ReadMembers, Invite, Quarantine),
+        *(RevokePermit, RevokePerson, ReadLog, ReadMembers, Invite, Quarantine, Release, Remove),
     )
 }
 _FIELDS: dict[type[Facts], tuple[tuple[str, object], ...]] = {}

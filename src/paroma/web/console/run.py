@@ -1,6 +1,6 @@
 """The page of one run: how far it is, what was disclosed, which hospitals stand behind it, and what proves it.
 
-Counts come in rounded ("about 740"); nothing here changes when one person withdraws. Who sat out a round is not shown.
+Counts come in as the permit tells them ("about 740"), the same as in every other answer. Who sat out a round is not shown.
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,18 @@
-"""What the routes of both programs share: errors as problem+json, bodies with a limit, static files, headers on every reply."""
+"""What both programs share at their edge: errors as problem+json, bodies with a limit, static files, headers on every reply.
 
-from collections.abc import Mapping
+`program` puts them around the routes of a hub or a site.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paroma.kernel import canonical
@@ -124,3 +130,25 @@ class Guarded:
             await send(message)
 
         await self._app(scope, receive, guarded)
+
+
+async def nothing() -> None:
+    """What a program without jobs does at its start and stop."""
+
+
+def program(
+    routes: Sequence[Route],
+    *,
+    start: Callable[[], Awaitable[None]] = nothing,
+    stop: Callable[[], Awaitable[None]] = nothing,
+) -> ASGIApp:
+    """The ASGI program over `routes` and the static files. Its lifespan calls `start` and `stop`."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await start()
+        yield
+        await stop()
+
+    static_files = Route("/static/{name}", static, methods=["GET"])
+    return Guarded(Starlette(routes=[*routes, static_files], exception_handlers=dict(HANDLERS), lifespan=lifespan))

@@ -4,11 +4,13 @@ Pages run under a policy that allows only the program's own files: no inline scr
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -37,8 +39,10 @@ _SPELLED = (
 
 
 @cache
-def environment() -> Environment:
+def environment() -> "Environment":
     """The one template environment; `kit/`, `portal/`, `console/` and `lab/` name the rooms that hold templates."""
+    from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined  # a program starts without it
+
     made = Environment(
         loader=PrefixLoader(
             {
@@ -71,9 +75,9 @@ def static_file(name: str) -> bytes:
     return files("paroma.web.kit").joinpath("static", name).read_bytes()
 
 
-def day(at: float) -> str:
-    """`24 November 2026`: dates are written in full."""
-    moment = datetime.fromtimestamp(at, UTC)
+def day(at: float, zone: tzinfo = UTC) -> str:
+    """`24 November 2026`: dates are written in full. zone: of the place where it is read."""
+    moment = datetime.fromtimestamp(at, zone)
     return f"{moment.day} {moment:%B %Y}"
 
 
@@ -82,10 +86,10 @@ def clock(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}"
 
 
-def clock12(at: float) -> str:
-    """`2:02:11 pm UTC`, for patients."""
-    moment = datetime.fromtimestamp(at, UTC)
-    return f"{moment.hour % 12 or 12}:{moment:%M:%S} {'am' if moment.hour < 12 else 'pm'} UTC"
+def clock12(at: float, zone: tzinfo = UTC) -> str:
+    """`2:02:11 pm`, for patients: the clock on their own wall. Only UTC, which hangs on no wall, is named."""
+    moment = datetime.fromtimestamp(at, zone)
+    return f"{moment.hour % 12 or 12}:{moment:%M:%S} {'am' if moment.hour < 12 else 'pm'}{' UTC' if zone is UTC else ''}"
 
 
 def spelled(number: int) -> str:

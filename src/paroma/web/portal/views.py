@@ -5,6 +5,7 @@ Each view is filled by the site from its own store; nothing here decides or coun
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from typing import Final
 
 from paroma.web.kit.pages import render
@@ -23,11 +24,20 @@ PURPOSES: Final[Mapping[str, str]] = {  # code of `trust.policy.purposes`: what 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clinic:
-    """Whose pages these are: a patient sees the clinic's name first."""
+    """Whose pages these are: a patient sees the clinic's name first. phone, hours: of who answers questions; empty: nobody is
+    named. zone: in which the clinic tells times.
+    """
 
     name: str
     phone: str
     hours: str
+    zone: tzinfo = UTC
+
+    @property
+    def times(self) -> str:
+        """`Times are those of Berlin.`, for what is printed and taken along; empty where no place names the zone."""
+        place = getattr(self.zone, "key", None)
+        return f"Times are those of {place.rpartition('/')[2].replace('_', ' ')}." if place else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +51,7 @@ class StudyUse:
     people: int
     at: float  # seconds since 1970
     rule: str  # a sentence: "Allowed by your yes of 3 May 2026"
-    counted: str  # a sentence: "You were counted in rounds 1 to 4."
+    counted: str  # a sentence: "You were counted in 4 rounds (1 to 4) on 3 May 2026."
     entries: tuple[int, ...]  # where the clinic's log says so
     genuine: bool | None  # None: could not be checked just now
     running: bool

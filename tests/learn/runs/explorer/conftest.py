@@ -41,6 +41,7 @@ from paroma.learn.runs.messages import (
 from paroma.learn.secagg.agreement import EphemeralKeys
 from paroma.learn.secagg.shamir import SHARE_BYTES, threshold
 
+FORM_BITS, NAME_BITS = 20, 12  # of the numbers that stand for a renamed site, and for a move
 CLEAN, TAINTED = 1, 2  # versions of a contribution: with the patient, made when nobody had withdrawn; and without her
 
 
@@ -142,10 +143,12 @@ class Model:
             self.E.append(sha256(self.entries[-1]))
         self.uploads, self.votes = {}, {}  # (i, a, version) -> Uploaded; (i, members) -> Vote
         self.driver = driver(self)
-        self.ids, self.locals, self.steps = {}, [], {}
-        self.views, self.renamed, self.forms = {}, {}, {}
+        self.ids, self.locals, self.steps, self.told, self.move_names = {}, [], {}, {}, {}
+        self.views, self.numbers, self.view_of, self.parts = {}, {}, [], {}
+        self.renamed, self.forms, self.judged = {}, {}, {}
         self.perms = list(itertools.permutations(range(self.h)))
         self.tabs = [self._tab(p) for p in self.perms]
+        self.orders = [sorted(range(self.h), key=p.__getitem__) for p in self.perms]
 
     # --- the sites
 
@@ -247,7 +250,7 @@ class Model:
         U = sum(1 << self.place[one.site] for one in members)
         return U | (1 << self.n if any(one.upload == "forged" for one in members) else 0)
 
-    def members(self, view, a, U, me):
+    def members(self, versions, a, U, me):
         """Members with the hashes of what they uploaded; None where a hash is not known. Forged: another hash for all but `me`."""
         forged, out = U >> self.n & 1, []
         for j in range(self.n):
@@ -258,12 +261,12 @@ class Model:
             elif forged and j != me:
                 upload = "forged"
             else:
-                version = view.versions[a][j]
+                version = versions[j]
                 upload = "not uploaded" if not version else upload_hash(self.uploads[j, a, version].core)
             out.append(Member(site=self.names[j], upload=upload))
         return tuple(out)
 
-    def _box(self, view, j, i, a):
+    def _box(self, versions, j, i, a):
         """The share of b_j for i, as the hub holds it: from j's upload, or made by a colluder."""
         E, what = self.E[a], site.SELF
         if j >= self.h:
@@ -274,7 +277,7 @@ class Model:
                 self._pair(i, j), share, entry=E, sender=self.names[j], receiver=self.names[i], what=what
             )
             return Box(site=self.names[j], sealed=sealed)
-        version = view.versions[a][j]
+        version = versions[j]
         if not version:
             return None
         return Box(site=self.names[j], sealed=self.uploads[j, a, version].boxes[i].sealed)
@@ -288,80 +291,117 @@ class Model:
         signed: tuple  # of (a, U, mask of honest signers)
 
     def view(self, state):
-        found = self.views.get(state)
+        """The number of what the hub sees."""
+        parts = tuple(self._seen(x) for x in state)
+        found = self.views.get(parts)
         if found is None:
-            facts = [self.locals[x].facts for x in state]
-            versions = tuple(
-                tuple(max((f[2] for f in facts[j] if f[0] == "up" and f[1] == a), default=0) for j in range(self.h))
-                for a in range(self.attempts)
-            )
+            versions = tuple(tuple(ups[a] for ups, _ in parts) for a in range(self.attempts))
             signed = {}
-            for j in range(self.h):
-                for f in facts[j]:
-                    if f[0] == "vote":
-                        signed[f[1], f[2]] = signed.get((f[1], f[2]), 0) | 1 << j
-            found = self.views[state] = Model.View(versions, tuple(sorted((a, U, s) for (a, U), s in signed.items())))
+            for j, (_, votes) in enumerate(parts):
+                for a, U in votes:
+                    signed[a, U] = signed.get((a, U), 0) | 1 << j
+            view = Model.View(versions, tuple(sorted((a, U, s) for (a, U), s in signed.items())))
+            found = self.views[parts] = self.numbers.setdefault(view, len(self.numbers))
+            if found == len(self.view_of):
+                self.view_of.append(view)
+        return found
+
+    def _seen(self, x):
+        """What the hub sees of one site: the version that it uploaded in each attempt, and the sets that it signed."""
+        found = self.parts.get(x)
+        if found is None:
+            facts = self.locals[x].facts
+            ups = tuple(
+                max((f[2] for f in facts if f[0] == "up" and f[1] == a), default=0) for a in range(self.attempts)
+            )
+            found = self.parts[x] = (ups, tuple(sorted((f[1], f[2]) for f in facts if f[0] == "vote")))
         return found
 
     def moves(self, state):
+        """(number of the move's name, place, the site after it), each different after once."""
         view = self.view(state)
-        withdrawn = sum(self.locals[x].withdrawn for x in state)
+        withdrawn = sum(self.locals[x].withdrawn for x in state) < self.withdrawals
         for i in range(self.h):
-            x = state[i]
-            key = (x, view, withdrawn < self.withdrawals)
+            key = (state[i], view, withdrawn)
             found = self.steps.get(key)
             if found is None:
-                found = self.steps[key] = tuple(self._local_moves(i, x, view, withdrawn < self.withdrawals))
-            for name, y in found:
-                yield name, i, (*state[:i], y, *state[i + 1 :])
+                found = self.steps[key] = self._local_moves(i, state[i], self.view_of[view], withdrawn)
+            yield from found
 
     def _local_moves(self, i, x, view, may_withdraw):
-        at = self.locals[x]
-        seen = {x}
+        seen, out = {x}, []
 
-        def new(name, outcomes):
-            for after in outcomes:
-                y = self.intern(after)
+        def add(outcomes):
+            for name, y in outcomes:
                 if y not in seen:
                     seen.add(y)
-                    yield f"{name}@{self.names[i]}", y
+                    out.append((name, i, y))
 
-        if may_withdraw and not at.withdrawn:
-            gone = at._replace(withdrawn=True)
-            yield from new("withdraw", self.driver.outcomes(gone, site.Withdrawn()))
-        yield from new("restart", self.driver.outcomes(at, site.Restarted(anchored=at.state.revision)))
-        for name, after in self.driver.extra(at):
-            yield from new(name, [after])
+        if may_withdraw and not self.locals[x].withdrawn:
+            add(self._once(x, "withdraw", ()))
+        add(self._once(x, "alone", ()))
         for a in range(self.attempts):
-            yield from new(f"open {a + 1}", self.enter(at, a))
             for U in range(1, 1 << self.n):
-                boxes = tuple(box for j in range(self.n) if U >> j & 1 and (box := self._box(view, j, i, a)))
-                for V in (U, U | 1 << self.n) if self.forged else (U,):
-                    members = self.members(view, a, V, i)
-                    proposal = Proposal(entry=self.E[a], members=members, boxes=boxes, checkpoint="")
-                    yield from new(f"propose {V:b} of {a + 1}", self.driver.outcomes(at, proposal))
+                # what of the view is in a proposal: its members' versions; a set with an unknown upload is one that no site signs
+                versions = tuple(view.versions[a][j] if U >> j & 1 else 0 for j in range(self.h))
+                add(self._once(x, "propose", (i, a, U, versions)))
         # complete sets are sent as soon as anybody has signed: with too few signatures the machine must refuse them
         for a, U, signers in view.signed:
-            if U >> self.n:
-                continue
-            members = self.members(view, a, U, i)
-            core = vote_statement(self.E[a], members)
-            signatures = [
-                Signed(site=self.names[j], signature=self.votes[j, members].signature)
-                for j in range(self.h)
-                if signers >> j & 1
-            ]
-            signatures += [Signed(site=s, signature=Symbols(s).sign(core)) for s in self.names[self.h :]]
-            boxes = tuple(box for j in range(self.n) if U >> j & 1 and (box := self._box(view, j, i, a)))
-            pairs = tuple(
-                Box(site=self.names[j], sealed=self.votes[j, members].boxes[i].sealed)
-                for j in range(self.h)
-                if signers >> j & 1 and self.votes[j, members].boxes
-            )
-            complete = Complete(
-                entry=self.E[a], members=members, signatures=tuple(signatures), boxes=boxes, pair_boxes=pairs
-            )
-            yield from new(f"complete {U:b} of {a + 1}", self.driver.outcomes(at, complete))
+            if not U >> self.n:
+                versions = tuple(view.versions[a][j] if U >> j & 1 else 0 for j in range(self.h))
+                add(self._once(x, "complete", (i, a, U, versions, signers)))
+        return tuple(out)
+
+    def _once(self, x, what, about):
+        """What the site comes to, by one message or by itself: run once, whatever else is seen in the federation."""
+        found = self.told.get((x, what, about))
+        if found is None:
+            make = {
+                "withdraw": self._withdraws,
+                "alone": self._alone,
+                "propose": self._proposed,
+                "complete": self._completed,
+            }
+            made = [(self._name(name), self.intern(y)) for name, y in make[what](x, *about)]
+            found = self.told[x, what, about] = tuple(made)
+        return found
+
+    def _withdraws(self, x):
+        at = self.locals[x]._replace(withdrawn=True)
+        return [(f"withdraw@{at.state.me}", y) for y in self.driver.outcomes(at, site.Withdrawn())]
+
+    def _alone(self, x):
+        at = self.locals[x]
+        me, again = at.state.me, site.Restarted(anchored=at.state.revision)
+        yield from ((f"restart@{me}", y) for y in self.driver.outcomes(at, again))
+        yield from ((f"{name}@{me}", y) for name, y in self.driver.extra(at))
+        for a in range(self.attempts):
+            yield from ((f"open {a + 1}@{me}", y) for y in self.enter(at, a))
+
+    def _proposed(self, x, i, a, U, versions):
+        at, me = self.locals[x], self.names[i]
+        boxes = tuple(box for j in range(self.n) if U >> j & 1 and (box := self._box(versions, j, i, a)))
+        for V in (U, U | 1 << self.n) if self.forged else (U,):
+            proposal = Proposal(entry=self.E[a], members=self.members(versions, a, V, i), boxes=boxes, checkpoint="")
+            yield from ((f"propose {V:b} of {a + 1}@{me}", y) for y in self.driver.outcomes(at, proposal))
+
+    def _completed(self, x, i, a, U, versions, signers):
+        members, me = self.members(versions, a, U, i), self.names[i]
+        core = vote_statement(self.E[a], members)
+        signed = [j for j in range(self.h) if signers >> j & 1]
+        signatures = [Signed(site=self.names[j], signature=self.votes[j, members].signature) for j in signed]
+        signatures += [Signed(site=s, signature=Symbols(s).sign(core)) for s in self.names[self.h :]]
+        boxes = tuple(box for j in range(self.n) if U >> j & 1 and (box := self._box(versions, j, i, a)))
+        dealt = [(j, vote) for j in signed if (vote := self.votes[j, members]).boxes]
+        pairs = tuple(Box(site=self.names[j], sealed=vote.boxes[i].sealed) for j, vote in dealt)
+        complete = Complete(
+            entry=self.E[a], members=members, signatures=tuple(signatures), boxes=boxes, pair_boxes=pairs
+        )
+        yield from ((f"complete {U:b} of {a + 1}@{me}", y) for y in self.driver.outcomes(self.locals[x], complete))
+
+    def _name(self, text):
+        assert len(self.move_names) < 1 << NAME_BITS
+        return self.move_names.setdefault(text, len(self.move_names))
 
     # --- renaming
 
@@ -379,47 +419,49 @@ class Model:
         return where, masks + [U | 1 << self.n for U in masks]
 
     def _renamed(self, x, q):
-        """Everything about a site that its behaviour, or a property, depends on, with the names changed."""
-        found = self.renamed.get((x, q))
-        if found is None:
-            where, masks = self.tabs[q]
-            at = self.locals[x]
-            now, answer = at.state.attempt, at.state.answer
-            facts = set()
-            for f in at.facts:
-                if f[0] == "vote":
-                    facts.add((f[0], f[1], masks[f[2]]))
-                elif f[0] == "answer":
-                    pairs = tuple(sorted((where[k], where[d]) for k, d in f[5]))
-                    facts.add((f[0], f[1], masks[f[2]], masks[f[3]], masks[f[4]], pairs))
-                else:
-                    facts.add(f)
-            a = now.opening.attempt - 1
-            disk = (
-                a,
-                now.upload is not None,
-                tuple(masks[self._mask(a, v.members)] for v in now.votes),
-                now.declined is not None,
-                now.sits_out,
-                now.left_out,
-                None if answer is None else (self.E.index(answer.entry), masks[self._mask(a, answer.members)]),
-                at.state.lost,
-            )
-            spare = self.driver.spare_key(at.spare, masks)
-            found = (disk, at.withdrawn, at.version, tuple(sorted(facts, key=repr)), spare)
-            found = self.renamed[x, q] = self.forms.setdefault(found, len(self.forms))
-        return found
+        """Everything about a site that its behaviour, or a property, depends on, with the names changed, as a number."""
+        where, masks = self.tabs[q]
+        at = self.locals[x]
+        now, answer = at.state.attempt, at.state.answer
+        facts = set()
+        for f in at.facts:
+            if f[0] == "vote":
+                facts.add((f[0], f[1], masks[f[2]]))
+            elif f[0] == "answer":
+                pairs = tuple(sorted((where[k], where[d]) for k, d in f[5]))
+                facts.add((f[0], f[1], masks[f[2]], masks[f[3]], masks[f[4]], pairs))
+            else:
+                facts.add(f)
+        a = now.opening.attempt - 1
+        disk = (
+            a,
+            now.upload is not None,
+            tuple(masks[self._mask(a, v.members)] for v in now.votes),
+            now.declined is not None,
+            now.sits_out,
+            now.left_out,
+            None if answer is None else (self.E.index(answer.entry), masks[self._mask(a, answer.members)]),
+            at.state.lost,
+        )
+        spare = self.driver.spare_key(at.spare, masks)
+        found = (disk, at.withdrawn, at.version, tuple(sorted(facts, key=repr)), spare)
+        return self.forms.setdefault(found, len(self.forms))
 
     def canonical(self, state):
-        best = None
-        for q, p in enumerate(self.perms):
-            key = [0] * self.h
-            for i, x in enumerate(state):
-                key[p[i]] = self._renamed(x, q)
-            key = tuple(key)
-            if best is None or key < best:
-                best = key
-        return best
+        """One number for the state and all that differ from it in the names of the sites."""
+        forms = [self._forms_of(x) for x in state]
+        least = min(tuple(forms[i][q] for i in order) for q, order in enumerate(self.orders))
+        key = 0
+        for form in least:
+            key = key << FORM_BITS | form
+        return key
+
+    def _forms_of(self, x):
+        found = self.renamed.get(x)
+        if found is None:
+            found = self.renamed[x] = tuple(self._renamed(x, q) for q in range(len(self.perms)))
+            assert len(self.forms) < 1 << FORM_BITS
+        return found
 
     # --- knowledge and properties
 
@@ -460,16 +502,32 @@ class Model:
                 out.append(frozenset(component))
         return out
 
-    def violation(self, state):
-        """Which property this state breaks, or None. Knowledge only grows, so the last state judges the past."""
+    def _plain(self, x):
+        """Whether a site has answered nothing, and uploaded at most once in each attempt: then it breaks nothing by itself."""
+        found = self.judged.get(x)
+        if found is None:
+            facts = self.locals[x].facts
+            ups = [f[1] for f in facts if f[0] == "up"]
+            found = self.judged[x] = len(ups) == len(set(ups)) and all(f[0] != "answer" for f in facts)
+        return found
+
+    def judge(self, state):
+        """Which property this state breaks, or None, and whether a sum opens.
+
+        Knowledge only grows, so the last state judges the past.
+        """
+        if all(map(self._plain, state)):
+            return None, False
         facts = [self.locals[x].facts for x in state]
-        answered = any(f[0] == "answer" for own in facts for f in own)
+        for a, i in itertools.product(range(self.attempts), range(self.h)):
+            if sum(f[0] == "up" and f[1] == a for f in facts[i]) > 1:
+                return f"P2: two vectors of {self.names[i]} under the same masks", False
+        opened = [self.opened(a, facts) for a in range(self.attempts)]
+        return self._violation(state, facts, opened), any(opened)
+
+    def _violation(self, state, facts, opened_in):
         open_in = []
-        for a in range(self.attempts):
-            for i in range(self.h):
-                if sum(f[0] == "up" and f[1] == a for f in facts[i]) > 1:
-                    return f"P2: two vectors of {self.names[i]} under the same masks"
-            opened = self.opened(a, facts) if answered else []
+        for a, opened in enumerate(opened_in):
             for C in opened:
                 if len(C) == 1:
                     return f"P2: the contribution of {self._say(C)} opens alone"
@@ -504,26 +562,35 @@ class Model:
     def search(self, *, seconds=60.0, deep=False):
         begin = time.monotonic()
         start = self.start()
-        seen, back, todo, sums = {self.canonical(start)}, {start: None}, deque([start]), 0
+        first = self.canonical(start)
+        back, todo, sums = (
+            {first: 0},
+            deque([(first, start)]),
+            0,
+        )  # state -> the one before, and the move, in one number
         while todo:
-            state = todo.pop() if deep else todo.popleft()
-            for name, _i, after in self.moves(state):
+            at, state = todo.pop() if deep else todo.popleft()
+            for name, i, y in self.moves(state):
+                after = (*state[:i], y, *state[i + 1 :])
                 key = self.canonical(after)
-                if key in seen:
+                if key in back:
                     continue
-                seen.add(key)
-                back[after] = (state, name)
-                sums += any(self.opened(a, [self.locals[x].facts for x in after]) for a in range(self.attempts))
-                if (why := self.violation(after)) is not None:
-                    path, at = [], after
-                    while back[at] is not None:
-                        at, step_name = back[at]
-                        path.append(step_name)
-                    return Found(len(seen), sums, why, tuple(reversed(path)), exhausted=False)
-                todo.append(after)
+                back[key] = at << NAME_BITS | name
+                why, opens = self.judge(after)
+                sums += opens
+                if why is not None:
+                    return Found(len(back), sums, why, self._path(back, first, key), exhausted=False)
+                todo.append((key, after))
             if time.monotonic() - begin > seconds:
-                return Found(len(seen), sums, None, (), exhausted=False)
-        return Found(len(seen), sums, None, (), exhausted=True)
+                return Found(len(back), sums, None, (), exhausted=False)
+        return Found(len(back), sums, None, (), exhausted=True)
+
+    def _path(self, back, first, key):
+        names, path = list(self.move_names), []
+        while key != first:
+            key, name = back[key] >> NAME_BITS, back[key] & (1 << NAME_BITS) - 1
+            path.append(names[name])
+        return tuple(reversed(path))
 
 
 class Found(NamedTuple):
