@@ -37,8 +37,9 @@ docs: $(READY) ## the documentation, as pages in build/docs
 bench: $(READY) ## one of the figures that we claim: NAME=round; without NAME, their names
 	@$(BIN)/paroma bench $(or $(NAME),--help)
 
-soak: $(READY) ## the longer proofs
-	$(BIN)/python -m pytest -m soak --store=both $(ARGS)
+soak: $(READY) ## the longer proofs: SEEDS=1000 simulated federations, then the exhaustive searches
+	$(BIN)/python -m paroma.lab.simulation --brief 1000-$$((999 + $(or $(SEEDS),1000)))
+	$(BIN)/python -m pytest -m soak --store=both -v $(ARGS)
 
 clean: ## remove the environment and what was built
 	rm -rf .venv build

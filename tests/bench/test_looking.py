@@ -118,7 +118,7 @@ def test_what_goes_on_is_what_was_opened_and_has_not_ended():
     going.take(log(("run-opened", {"run": "r"}), ("attempt-opened", {"run": "r", "step": 1})))
     assert (going.runs, going.questions) == ({"r"}, {("r", 1)})
     going.take(log(("question-answered", {"run": "r", "step": 1}), ("attempt-opened", {"run": "r", "step": 2})))
-    assert going.questions == {("r", 2)}
+    assert (going.questions, going.answered) == ({("r", 2)}, 1)
     going.take(log(("run-ended", {"run": "r", "finished": False, "reason": "stopped"})))
     assert (going.runs, going.questions) == (set(), set())
 

@@ -65,7 +65,7 @@ def test_every_route_of_the_hub_is_decided_by_the_action_in_its_row(town, fed):
                 await who.ask(method, url, said or ({"reason": "a test"} if method == "POST" else None))
             if (await decided(town.hub)).get(action, 0) <= before:
                 wrong.append((method, path, action))
-        assert wrong == []
+        assert wrong == [], wrong
 
     town.play(scene)
 
@@ -93,7 +93,7 @@ def test_every_route_of_a_site_is_decided_by_the_action_in_its_row(town):
                 await officer.ask(method, url, {"reason": "a test"} if method == "POST" else None)
             if (await decided(site)).get(action, 0) <= before:
                 wrong.append((method, path, action))
-        assert wrong == []
+        assert wrong == [], wrong
 
     town.play(scene)
 

@@ -15,6 +15,7 @@ from paroma.trust.identity import people
 
 HUB_URL = "https://hub.test:443"
 TWO = Statistics(features=("age", "chol"))
+BUSY = 0.5  # s: what a machine may add on which other tests run beside
 CONNECTED = 1.0  # s: within so long whoever is revoked is out
 WHY = {"reason": "it behaves strangely"}
 
@@ -203,13 +204,12 @@ def test_a_site_in_quarantine_is_out_within_a_second_and_its_run_goes_on_without
             assert (said["state"], said["again"]) == ("quarantined", False)
         else:
             done = await asyncio.to_thread(operator.quarantine, here(town), site, WHY["reason"])
+            began = time.monotonic()  # from here on it is durable, and nobody has told the running hub
             assert not done.again
 
         while site in town.hub.parked.sites() or not await shut_out(caller.call("GET", "/log/checkpoint", wait=5.0)):
             await asyncio.sleep(0.02)
-        assert time.monotonic() - began <= CONNECTED + (
-            0.5 if way == "command" else 0
-        )  # a command reads settings first
+        assert time.monotonic() - began <= CONNECTED + BUSY
         assert (await town.ended(run, seconds=15))["status"] == "finished"
         entry = next(e for e in town.hub_log() if e["kind"] == "member-quarantined")
         assert entry["reason"] == WHY["reason"]
@@ -312,12 +312,13 @@ def test_a_person_who_is_revoked_is_out_within_a_second_with_what_waits_and_what
         began = time.monotonic()
         if way == "command":
             await asyncio.to_thread(operator.revoke_person, here(town), scientist.person, "left the institute")
+            began = time.monotonic()
         else:
             what = f"people/{scientist.person}" if way == "route" else f"keys/{scientist.key.thumbprint}"
             status, said = await boss.ask("POST", f"/api/{what}/revoke", {"reason": "left the institute"})
             assert (status, said["kind"], said["again"]) == (200, "person", False)
         status, said = await asyncio.wait_for(waiting, 5)
-        assert time.monotonic() - began <= CONNECTED + (0.5 if way == "command" else 0)
+        assert time.monotonic() - began <= CONNECTED + BUSY
         assert status == 403
         assert await shut_out(scientist.ask("GET", "/api/runs"))
         _, report = await boss.ask("GET", f"/api/runs/{run}")
@@ -369,6 +370,7 @@ def test_a_permit_that_is_revoked_stops_its_runs_at_once(town, way):
             done = await asyncio.to_thread(
                 operator.revoke_permit, here(town), permit.id, "the ethics vote was withdrawn"
             )
+            began = time.monotonic()
             assert not done.again
         else:
             who = town.someone("scientist@hub" if way == "applicant" else "operator@hub")
@@ -383,7 +385,7 @@ def test_a_permit_that_is_revoked_stops_its_runs_at_once(town, way):
             return all(any(e["kind"] == "run-left" for e in log) for log in logs)
 
         await until(stopped)
-        assert time.monotonic() - began <= CONNECTED + (1.0 if way == "command" else 0.5)
+        assert time.monotonic() - began <= CONNECTED + BUSY
 
         async def ended():
             return (await town.asked("va", permit.id))["state"] == "revoked"

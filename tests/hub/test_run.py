@@ -84,6 +84,22 @@ def test_who_withdraws_before_the_vote_is_in_nothing_that_the_site_commits(town)
 
 
 @pytest.mark.promise(2)
+def test_after_a_withdrawal_her_hospital_answers_again_and_the_two_answers_tell_of_a_floor_at_least(town):
+    async def scene(town):
+        permit = await town.permit(counts_to=1, least_owners=3, least_patients=5)
+        first = await town.run(permit, TWO)
+        patient = town.patients("cleveland")[0]
+        await town.sites["cleveland"].withdraw(patient, EVERYTHING, by="patient")
+        second = await town.run(permit, TWO)
+        assert second["status"] == "finished", second
+        before, after = (report["result"]["features"][0]["count"] for report in (first, second))
+        assert before - after == permit.least_patients  # she and others whom nobody outside knows
+        assert (await town.run(permit, TWO))["result"] == second["result"]
+
+    town.play(scene)
+
+
+@pytest.mark.promise(2)
 def test_who_withdraws_after_the_vote_reads_in_which_round_they_were_counted(town):
     async def scene(town):
         permit = await town.permit()

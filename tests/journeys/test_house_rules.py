@@ -43,7 +43,7 @@ def test_a_rule_is_previewed_ticked_explained_and_taken_out(site, running):
 
 
 def test_decisions_are_listed_with_the_ids_to_ask_for(site):
-    found = site("policy", "decisions")
+    found = site("policy", "decisions")["decisions"]
     assert {"SignPermit", "ReadPolicies", "Consider"} <= {one["action"] for one in found}
 
 

@@ -77,8 +77,8 @@ def test_hub_and_hospitals_on_postgresql_give_the_figures_of_the_pooled_rows(sta
 def test_a_run_goes_on_while_its_databases_cut_every_connection_and_recover_from_kill_9(
     stage, databases, operator, postgres
 ):
-    """At each of the run's first changes all connections are cut; then one of the server's processes is killed, which
-    ends all others: PostgreSQL recovers as after a power cut, and nobody starts hub or hospitals again."""
+    """At each of the run's first changes all connections are cut; then one of the server's processes is killed, which ends
+    all others: PostgreSQL recovers as after a power cut, and nobody starts hub or hospitals again."""
     names = [make_url(address).database for address in databases.values()]
     before, cuts, killed = stage.programs.pids(), [], False
     run = stage.permitted().logistic(FORMULA)

@@ -14,10 +14,11 @@ from msgspec.structs import replace as changed
 from paroma.hub.api.pages import view_of
 from paroma.kernel.ids import PermitId, RunId, StudyId
 from paroma.lab.four.page import Event, Four, render_page
-from paroma.learn.disclosure import control
 from paroma.learn.algorithms.query import Described, Fitted, Judged, Summary
+from paroma.learn.disclosure import control
 from paroma.learn.runs.report import Happened, Progress, Proof, RunReport, SiteSeen
 from paroma.web.console import run as console
+from paroma.web.console.sessions import Done, SignedIn, sessions_page
 from paroma.web.kit.charts import Curve
 from paroma.web.kit.pages import SECURITY_HEADERS, STATIC_TYPES, static_file
 from paroma.web.portal import views as portal
@@ -246,6 +247,20 @@ DONE = replace(AFTER, status="finished", scientist_means="The answer over about 
 
 CONSOLE: Mapping[str, Callable[[], str]] = {
     "runs": lambda: console.runs_page(ROWS, federation="Heart federation", person="Lena Vogt", release="0.1.0"),
+    "sessions": lambda: sessions_page(
+        tuple(
+            SignedIn(session=f"session-{n}", browser=b, opened=NOON - 90 * n, seen=NOON, ends=NOON + 900, here=not n)
+            for n, b in enumerate(("Mozilla/5.0 (X11; Linux x86_64) Chrome/142.0", "curl/8.5"))
+        ),
+        (
+            Done(what="Read members", on="Federation federation", allowed=True, policy="members", times=3, at=NOON),
+            Done(what="Remove", on="Site site-7f3a41ab9c02d5e6", allowed=False, policy="no-policy", times=1, at=NOON),
+        ),
+        federation="Heart federation", person="Lena Vogt", release="0.1.0", form_key="key",
+    ),
+    "sessions-nothing-done": lambda: sessions_page(
+        (), (), federation="Heart federation", person="Lena Vogt", release="0.1.0", form_key="key"
+    ),
     "runs-none": lambda: console.runs_page((), federation="Heart federation", person="Lena Vogt", release="0.1.0"),
     **{name: lambda report=report: run_page(report) for name, report in REPORTS.items()},
     "console-closed": lambda: console.closed_page(

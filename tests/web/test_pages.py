@@ -10,8 +10,8 @@ import pytest
 from msgspec.structs import replace as changed
 
 from paroma.hub.api.pages import view_of
-from paroma.learn.disclosure import control
 from paroma.lab.four.page import render_page
+from paroma.learn.disclosure import control
 from paroma.trust.policy import purposes
 from paroma.web.console import run as console
 from paroma.web.kit.charts import Curve, Effect, Forest, curve, forest, small_curve

@@ -1,10 +1,10 @@
 """`paroma bench kill`: kill -9 of hub, sites and workers at random moments of runs, again and again.
 
 One kill in six hits the hub, three a site, two a worker: whichever is drawn, at a random moment while a run is open, also
-while it is still coming back from the kill before. Two may be down at once. Before a kill the logs are read, as anybody
-may; in the end they must still hold these entries. Acknowledged withdrawals must stand where their receipts say, opened
-runs and reported answers in the hub's log. Nothing may be let out twice for one attempt, no question answered twice, and
-each contribution's debit must be in its site's budget.
+while it is still coming back from the kill before. Two may be down at once; after each six a question must be answered.
+Before a kill the logs are read, as anybody may; in the end they must still hold these entries. Acknowledged withdrawals
+must stand where their receipts say, opened runs and reported answers in the hub's log. Nothing may be let out twice for one
+attempt, no question answered twice, and each contribution's debit must be in its site's budget.
 
 Then three sites with a defect each run and are killed likewise; the same look-up must find each.
 """
@@ -12,7 +12,7 @@ Then three sites with a defect each run and are killed likewise; the same look-u
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +27,7 @@ from paroma.bench.benches import Say
 from paroma.bench.four import Four, four
 from paroma.bench.rows import Row
 from paroma.bench.told import Going, Watched, debts, ledger_of, missing, twice, unknown
-from paroma.bench.training import Heard, Training
+from paroma.bench.training import Training
 from paroma.kernel.errors import BadInput, ParomaError, Unavailable
 from paroma.lab import heart
 from paroma.lab.demo.federation import HOSPITALS
@@ -42,7 +42,7 @@ PAUSE_SECONDS: Final = 2.0  # between two kills, in the mean
 MOST_DOWN: Final = 2  # with more of them away no round would ever be answered, least of all on a busy machine
 WITHDRAW_EVERY: Final = 3  # kills of a site that follow an acknowledged withdrawal at once
 MOST_NOES: Final = 15  # at one site: its cohort must stay above the floor
-RUN_SECONDS: Final = 90.0
+RUN_SECONDS: Final = 120.0
 TRIES: Final = 12  # kills until a planted defect must have shown itself
 
 
@@ -93,6 +93,7 @@ def measure(say: Say, kills: int | None = None) -> tuple[Row, ...]:
                     f"{number + 1} kills, {training.heard.finished} runs finished, {len(training.heard.answers)} rounds"
                 )
         training.stop()
+        meanwhile = len(training.heard.answers)
         killer.settle()
         running.await_online()
         training.once()  # in the end everything works
@@ -107,10 +108,10 @@ def measure(say: Say, kills: int | None = None) -> tuple[Row, ...]:
             rows.caught("a site acknowledges before anything is durable",
                         _writes_behind(running, "long-beach", patients["long-beach"].pop()) > 0),
         )  # fmt: skip
-    return (*_rows(killer.tally, training.heard, found, wanted), *planted)
+    return (*_rows(killer.tally, training.heard.finished, meanwhile, found, wanted), *planted)
 
 
-def _rows(tally: Tally, heard: Heard, found: Found, wanted: int) -> tuple[Row, ...]:
+def _rows(tally: Tally, finished: int, meanwhile: int, found: Found, wanted: int) -> tuple[Row, ...]:
     total = tally.kills.total()
     lost = found.gone + found.noes + found.unknown
     noes = sum(map(len, tally.noes.values()))
@@ -121,8 +122,8 @@ def _rows(tally: Tally, heard: Heard, found: Found, wanted: int) -> tuple[Row, .
         rows.printed("of them while a question was open", tally.asked, "kills"),
         rows.bound("kinds of program that were never hit (hub, each site, workers)", len(never), "", "==", 0),
         rows.printed("from a kill until the program listens again, median", median(tally.returns or [0.0]), "s"),
-        rows.printed("runs finished meanwhile", heard.finished, ""),
-        rows.bound("rounds answered meanwhile", len(heard.answers), "", ">=", 1),
+        rows.printed("runs finished meanwhile", finished, ""),
+        rows.bound("rounds answered meanwhile", meanwhile, "", ">=", 1),
         rows.printed("log entries read before a kill and looked up afterwards", found.read, ""),
         rows.bound("withdrawals acknowledged and followed at once by kill -9", noes, "", ">=", 1),
         rows.bound("acknowledged events lost", lost, "", "==", 0),
@@ -151,21 +152,15 @@ class Killer:
         }
 
     def kill(self) -> None:
-        """One kill, at a random moment while a run is open. Raises ParomaError when nothing runs any more."""
-        self._pass(self._draw.expovariate(1 / PAUSE_SECONDS))
-        while len(self._coming) >= MOST_DOWN:
-            self._pass(0.1)
+        """One kill, at a random moment while a run is open. Raises ParomaError when nothing goes on any more."""
         if not self._deck:
-            self._deck = self._draw.sample(KINDS, len(KINDS))
+            answered, self._deck = self._going.answered, self._draw.sample(KINDS, len(KINDS))
+            self._await(lambda: self._going.answered > answered, "no question was answered")
+        self._pass(self._draw.expovariate(1 / PAUSE_SECONDS))
+        self._await(lambda: len(self._coming) < MOST_DOWN, "nothing came back")
+        self._await(lambda: bool(self._going.runs), "no run was opened")
         kind = self._deck.pop()
         name = "hub" if kind == "hub" else self._draw.choice(self._running.sites)
-        ends = time.monotonic() + RUN_SECONDS
-        while not self._runs():
-            if time.monotonic() > ends:
-                raise Unavailable(
-                    f"no run was opened within {RUN_SECONDS:g} s", do="run the bench on a quieter machine"
-                )
-            self._pass(0.1)
         if kind == "worker":
             while not self._kill_below(name):
                 self._pass(0.1)
@@ -198,11 +193,17 @@ class Killer:
                 return
             time.sleep(min(left, LOOK_SECONDS))
 
-    def _runs(self) -> bool:
-        """Whether a run is open, as far as the hub's log was last read."""
-        if "hub" not in self._coming:
-            self._going.take(self.logs["hub"].look())
-        return bool(self._going.runs)
+    def _await(self, what: Callable[[], bool], otherwise: str) -> None:
+        """Until it is so, reading the hub's log meanwhile. Raises Unavailable."""
+        ends = time.monotonic() + RUN_SECONDS
+        while True:
+            if "hub" not in self._coming:
+                self._going.take(self.logs["hub"].look())
+            if what():
+                return
+            if time.monotonic() > ends:
+                raise Unavailable(f"{otherwise} within {RUN_SECONDS:g} s", do="run the bench on a quieter machine")
+            self._pass(0.1)
 
     def _kill(self, name: str) -> None:
         if name not in self._coming:

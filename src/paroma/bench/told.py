@@ -44,10 +44,14 @@ class Watched:
 
 @dataclass(slots=True)
 class Going:
-    """What goes on, as the federation log has it: runs that are open, and their questions that were asked and not answered."""
+    """What goes on, as the federation log has it: runs that are open, and their questions that were asked and not answered.
+
+    answered: questions so far.
+    """
 
     runs: set[object] = field(default_factory=set)
     questions: set[Question] = field(default_factory=set)
+    answered: int = 0
 
     def take(self, entries: Iterable[Entry]) -> None:
         """Follow these entries."""
@@ -59,6 +63,7 @@ class Going:
                 self.questions.add((run, entry.facts["step"]))
             elif entry.kind == "question-answered":
                 self.questions.discard((run, entry.facts["step"]))
+                self.answered += 1
             elif entry.kind == "run-ended":
                 self.runs.discard(run)
                 self.questions = {asked for asked in self.questions if asked[0] != run}

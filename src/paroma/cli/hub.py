@@ -128,12 +128,12 @@ def person_list(folder: Folder = HERE, *, json: Json = False) -> None:
 
     found = operator.person_list(folder)
     rows = [
-        (one.name, one.role, f"revoked {iso(one.revoked)}" if one.revoked else "", one.person, one.key.thumbprint)
+        (one.name, one.role, f"revoked {iso(one.revoked)}" if one.revoked else "", one.person, one.thumbprint)
         for one in found
     ]
     value = [
         {"person": p.person, "name": p.name, "role": p.role, "enrolled": p.enrolled, "revoked": p.revoked,
-         "key": p.key.thumbprint}
+         "key": p.thumbprint}
         for p in found
     ]  # fmt: skip
     text = show.table(("name", "role", "", "person", "key"), rows, none="nobody is enrolled yet")

@@ -62,7 +62,7 @@ def load(
     folder: Folder = HERE,
     json: Json = False,
 ) -> None:
-    """Bring records and consents into the vault, all or nothing, and offer the data set."""
+    """Bring records and consents into the vault, all or nothing, and offer the data set. Stop the site first."""
     from paroma.site import commands
 
     brought = commands.load(folder, files, data_set)
@@ -108,11 +108,11 @@ def person_list(folder: Folder = HERE, *, json: Json = False) -> None:
 
     found = commands.person_list(folder)
     rows = [
-        (one.name, one.role, f"revoked {iso(one.revoked)}" if one.revoked else "", one.person, one.key.thumbprint)
+        (one.name, one.role, f"revoked {iso(one.revoked)}" if one.revoked else "", one.person, one.thumbprint)
         for one in found
     ]
     value = [
-        {"person": p.person, "name": p.name, "role": p.role, "revoked": p.revoked, "key": p.key.thumbprint}
+        {"person": p.person, "name": p.name, "role": p.role, "revoked": p.revoked, "key": p.thumbprint}
         for p in found
     ]
     text = show.table(("name", "role", "", "person", "key"), rows, none="nobody is enrolled yet")

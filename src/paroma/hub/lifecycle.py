@@ -150,7 +150,7 @@ class Lifecycle:
         now = self.clock.now()
         people.revoke_person(tx, person.person, now=now)
         self.log.write(
-            tx, "person-revoked", person=person.person, role=person.role, key=person.key.thumbprint, by=by, reason=said
+            tx, "person-revoked", person=person.person, role=person.role, key=person.thumbprint, by=by, reason=said
         )
         rung = self.runs.stop_all(tx, "whoever opened it was revoked", applicant=person.person)
         return Done(ended=_person(person, now, again=False), rung=rung)

@@ -6,7 +6,6 @@ that the database does not hold, but the nonces of this boot and the parked requ
 
 import asyncio
 import contextlib
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +69,6 @@ VERSIONS = Path(__file__).with_name("versions")
 TICK_SECONDS = 0.5
 # asked at each request
 _STANDING = select(MEMBERS.c.status, MEMBERS.c.log_vkey).where(MEMBERS.c.site == bindparam("site"))
-_log_key = functools.lru_cache(maxsize=4_096)(NoteKey.parse)
 KEEP_SECONDS = 5.0  # s between two writings of what was decided
 FromMember = FromSite | Offered | OfficerNamed | PermitSigned | PermitRefused | PermitEnded
 
@@ -169,6 +167,11 @@ class Hub:
         self.ring(set(self.parked.sites()))
         self.runs.tell()  # requests of people that wait look whether they may
 
+    async def up_to_date(self) -> None:
+        """`catch_up`, where somebody was shut off or let in by another program than this."""
+        if await self.store.read(epoch.current) != self.verifier.epoch:
+            await self.catch_up()
+
     async def arrived(self, site: SiteId) -> None:
         """A request of a site that the store does not know as online."""
         await self.store.write(lambda tx: self.lifecycle.back(tx, site))
@@ -176,8 +179,7 @@ class Hub:
 
     async def notice(self) -> None:
         """What nobody's request tells: sites that fell silent, and what a command at this machine wrote into the store."""
-        if await self.store.read(epoch.current) != self.verifier.epoch:
-            await self.catch_up()
+        await self.up_to_date()
         for site, seconds in self.presence.silent():
             self.presence.forget(site)
             self.ring(await self.store.write(lambda tx, s=site, n=seconds: self.lifecycle.silent(tx, s, n)))  # type: ignore[misc]
@@ -283,7 +285,7 @@ def _log_key_of(tx: Connection, site: SiteId) -> NoteKey:
     row = tx.execute(_STANDING, {"site": site}).one_or_none()
     if row is None:
         raise members.MemberUnknown(site)
-    return _log_key(row.log_vkey)
+    return NoteKey.parse(row.log_vkey)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,7 +305,7 @@ def standing_of(tx: Connection, site: SiteId) -> SiteStanding:
     row = tx.execute(_STANDING, {"site": site}).one_or_none()
     if row is None:
         raise members.MemberUnknown(site)
-    broken = witness.trouble(tx, _log_key(row.log_vkey).name)
+    broken = witness.trouble(tx, NoteKey.parse(row.log_vkey).name)
     return SiteStanding(status=row.status, log="inconsistent" if broken else "consistent")
 
 

@@ -10,6 +10,7 @@ from paroma.site.api.portal import PortalRoutes
 from paroma.site.parts import Site
 from paroma.trust.identity import people
 from paroma.web.kit.http import page, program
+from paroma.web.kit.sessions import OwnRoutes
 from paroma.web.kit.sign_in import SignIn
 from paroma.web.portal.views import closed_page
 
@@ -44,6 +45,7 @@ def make_app(site: Site) -> ASGIApp:
         *sign_in.routes(),
         *officers.routes(),
         *policies.routes(site, officers),
+        *OwnRoutes(store=site.store, sign_in=sign_in, desk=site.gate.desk).routes(),
         *PortalRoutes(site, sign_in).routes(),
     ]
     return program(routes, start=site.start, stop=site.stop)

@@ -12,11 +12,12 @@ from paroma.data.catalogue.data_set import DataSet, load as load_data_set
 from paroma.data.connect import load as loading
 from paroma.data.connect.load import Brought
 from paroma.data.consent import state as consent
+from paroma.data.vault.errors import VaultInUse
 from paroma.data.vault.vault import open_vault
 from paroma.kernel.blocking import Inline
 from paroma.kernel.clock import Clock, SystemClock
 from paroma.kernel.disk import Disk, SystemDisk
-from paroma.kernel.errors import BadInput, Refused
+from paroma.kernel.errors import BadInput, Refused, Unavailable
 from paroma.kernel.ids import PatientId, PersonId, printable
 from paroma.kernel.randomness import OsRandomness, Randomness
 from paroma.kernel.store import migrations
@@ -125,12 +126,27 @@ async def join_over(
     return Joined(site=member.site, hub=member.hub, folder=str(folder), pages=settings.origin, again=False)
 
 
+class SiteRunning(Unavailable):
+    """Records are brought in while the site stands still: a vault has one writer."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"the site in `{folder}` is running, and records are brought in while it stands still; nothing was changed",
+            do="stop it (Ctrl-C where it runs, or your service manager), load again, then start it: `paroma site run`. "
+            "Runs that are open go on after that",
+        )
+
+
 def load(folder: Path, files: Iterable[Path], data_set: Path) -> Brought:
-    """Bring FHIR NDJSON files into the vault, all or nothing, and offer the data set. The site must not be running."""
+    """Bring FHIR NDJSON files into the vault, all or nothing, and offer the data set. Raises SiteRunning, BadInput."""
     settings = settings_of(folder)
     described: DataSet = load_data_set(data_set)
     store, disk, clock = _store(settings), SystemDisk(), SystemClock()
-    vault = open_vault(folder / "vault", settings.roots, disk, OsRandomness())
+    try:
+        vault = open_vault(folder / "vault", settings.roots, disk, OsRandomness())
+    except VaultInUse as problem:
+        store.close()
+        raise SiteRunning(folder) from problem
     opened = [(path.name, path.open("rb")) for path in files]
     try:
         batch = loading.parse(opened, known=vault)

@@ -111,8 +111,8 @@ def revoke(
     if person.revoked is not None:
         return person, True
     people.revoke_person(tx, who, now=now)
-    journal.write(tx, "person-revoked", person=who, role=person.role, key=person.key.thumbprint, by=by, reason=reason)
-    if person.role == "officer":
+    journal.write(tx, "person-revoked", person=who, role=person.role, key=person.thumbprint, by=by, reason=reason)
+    if person.role == "officer" and person.key is not None:
         statement = members.enrolment(
             key, site=membership.site, person=who, name=person.name, officer=person.key, at=now, ended=True
         )

@@ -30,7 +30,6 @@ class Round:
     algorithm: str
     features: frozenset[str]
     floor_reached: bool
-    steady: bool
     budget_enough: bool
     questions_left: int
     attempts_left: int
@@ -79,7 +78,6 @@ def take_part(
         features=this.features,
         permitted_features=frozenset(permit.features),
         floor_reached=this.floor_reached,
-        steady=this.steady,
         budget_enough=this.budget_enough,
         questions_left=this.questions_left,
         attempts_left=this.attempts_left,

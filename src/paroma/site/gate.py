@@ -51,15 +51,15 @@ class Gate:
 
     def refused_patient(self, tx: Connection, facts: Facts, decision: Decision) -> None:
         """A patient's request was refused: it stands in the site log, which names no patient."""
-        self._about_patient(tx, "refused", facts, decision)
+        policy, policies = decision.reasons[0].policy, decision.policies
+        self.journal.write(tx, "refused", action=facts.ACTION, principal="patient", policy=policy, policies=policies)
 
     def not_heeded(self, tx: Connection, facts: Facts, decision: Decision) -> None:
         """Policy would have refused a patient's no, which was carried out all the same."""
-        self._about_patient(tx, "carried-out-anyway", facts, decision)
-
-    def _about_patient(self, tx: Connection, kind: str, facts: Facts, decision: Decision) -> None:
         policy, policies = decision.reasons[0].policy, decision.policies
-        self.journal.write(tx, kind, action=facts.ACTION, principal="patient", policy=policy, policies=policies)
+        self.journal.write(
+            tx, "carried-out-anyway", action=facts.ACTION, principal="patient", policy=policy, policies=policies
+        )
 
     def allows(self, tx: Connection, facts: Facts, resource: Entity, **about: Json) -> Decision:
         """Decide what the hub asks for; what came out stands in the site log, in this transaction."""

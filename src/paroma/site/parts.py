@@ -30,7 +30,7 @@ from paroma.kernel.store.database import Store, open_store, upsert
 from paroma.kernel.wire import framing
 from paroma.kernel.wire.network import Network
 from paroma.learn.disclosure.ledger import Kept
-from paroma.learn.runs.messages import RunInvitation, Stopped
+from paroma.learn.runs.messages import RunInvitation
 from paroma.learn.sandbox.task import Workers
 from paroma.learn.sandbox.walls import Wall
 from paroma.learn.secagg.agreement import Kem
@@ -226,8 +226,8 @@ class Site:
 
     def enrolled(self, tx: Connection, person: Person) -> None:
         """An officer enrolled: the site names them to the federation."""
-        self.journal.write(tx, "person-enrolled", person=person.person, role=person.role, key=person.key.thumbprint)
-        if person.role == "officer":
+        self.journal.write(tx, "person-enrolled", person=person.person, role=person.role, key=person.thumbprint)
+        if person.role == "officer" and person.key is not None:
             statement = members.enrolment(
                 self.key,
                 site=self.membership.site,
@@ -251,7 +251,9 @@ class Site:
         """One message, to whom it belongs."""
         message = framing.unpack(arrival.body, FromHub, MOST_MESSAGE)
         me, now = self.membership.site, self.ports.clock.now()
-        if not isinstance(message, Nudge | Stopped | PermitEnded):  # what stops something is never refused
+        if isinstance(
+            message, PermitProposed | PermitIssued
+        ):  # what stops is never refused; a use is decided as it is done
             log = "consistent" if self.heads.trouble is None else "inconsistent"
             self.gate.decide(HUB, Receive(log=log), FEDERATION).require()
         match message:
@@ -323,7 +325,8 @@ class Site:
             edge = self.board.next_change()
             wait = 60.0 if edge is None else max(edge - self.ports.clock.now(), SHORTEST_WAIT)
             await self.ports.clock.sleep(min(wait, 60.0))
-            await self.ports.blocking.run(lambda: self.board.recompile(self.ports.clock.now()))
+            with contextlib.suppress(Unavailable):  # the change is still due: the next look takes it up
+                await self.ports.blocking.run(lambda: self.board.recompile(self.ports.clock.now()))
 
     async def _notice(self) -> None:
         """A command at this machine revoked somebody: their tokens are refused from now on, and the hub is told."""

@@ -3,7 +3,7 @@
 import functools
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
 from paroma.kernel.errors import ParomaError, Refused
 from paroma.kernel.ids import PermitId, PersonId, SiteId, printable
@@ -22,6 +22,8 @@ from paroma.trust.permit.permit import Permit, PermitInvalid, Signature, SignedP
 from paroma.trust.policy.facts import Entity
 
 LONGEST_REASON = 300  # characters
+
+_PERMIT = select(PERMITS).where(PERMITS.c.permit == bindparam("name"))
 
 
 class PermitNotHere(Refused):
@@ -242,7 +244,7 @@ def _tell_refused(
 
 
 def _row(tx: Connection, permit: str) -> RowMapping:
-    row = tx.execute(select(PERMITS).where(PERMITS.c.permit == permit)).mappings().one_or_none()
+    row = tx.execute(_PERMIT, {"name": permit}).mappings().one_or_none()
     if row is None:
         raise PermitNotHere(permit)
     return row

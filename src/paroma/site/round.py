@@ -15,14 +15,14 @@ import contextlib
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
 from paroma.data.catalogue.data_set import DataSet, columns
 from paroma.data.cohort.assemble import Cohort, assemble
@@ -43,7 +43,7 @@ from paroma.kernel.wire import framing
 from paroma.learn.algorithms.query import Feature
 from paroma.learn.disclosure import memory
 from paroma.learn.disclosure.control import DifferencingRefused
-from paroma.learn.disclosure.door import let_out
+from paroma.learn.disclosure.door import Update, let_out
 from paroma.learn.disclosure.ledger import Kept
 from paroma.learn.dp.mechanisms import DiscreteGaussian
 from paroma.learn.runs import messages, question, site as machine, work as works
@@ -81,6 +81,18 @@ from paroma.trust.policy.obligations import NOTHING
 
 RunMessage = messages.AllKeys | messages.AllCiphertexts | OpenAttempt | Proposal | Complete | Closed | messages.Stopped
 SEALED = b"paroma/site-run/v1\n"
+
+# statements of the hot path, built once: building them costs more than running them
+_ROW = select(RUNS).where(RUNS.c.run == bindparam("name"))
+_KEEP = update(RUNS).where(RUNS.c.run == bindparam("name")).values(state=bindparam("to"), over=bindparam("ended"))
+_RUN_OF = select(ENTRIES.c.run).where(ENTRIES.c.entry == bindparam("name"))
+_SUMS = select(SUMS).where(SUMS.c.run == bindparam("name"), SUMS.c.step.between(bindparam("first"), bindparam("last")))
+_OTHERS = (
+    select(func.count())
+    .select_from(SUMS.join(RUNS, RUNS.c.run == SUMS.c.run))
+    .where(RUNS.c.permit == bindparam("name"))
+    .where((SUMS.c.run != bindparam("this")) | (SUMS.c.step != bindparam("step_now")))
+)
 FIRST_ANSWER = (
     30.0  # s that a site which has just started waits for the hub's first answer before it decides on a contribution
 )
@@ -123,6 +135,28 @@ class _Held:
     cohort: Cohort
     fd: int
     seq: int  # the last change of consent that the bits are known to show
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What a contribution is about. bundle: of a Flower app."""
+
+    permit: Permit
+    asking: Asking
+    bundle: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """What the worker gave. seq: the last change of consent that its bits showed."""
+
+    contribution: Update
+    seq: int
+
+    @property
+    def selected(self) -> tuple[PatientId, ...]:
+        """The patients whom the figures are about."""
+        return self.contribution.selected or self.contribution.patients
 
 
 class _Committed(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,7 +329,12 @@ class Rounds:
                 await p.blocking.run(lambda: anchors.write(p.anchors, now_kept))
         if after.mail:
             now = p.clock.now()
-            await p.store.write(lambda tx: [outbox.send(tx, name, body, now=now) for name, body in after.mail])
+
+            def post(tx: Connection) -> None:
+                for name, body in after.mail:
+                    outbox.send(tx, name, body, now=now)
+
+            await self._durably(post)  # what asked for it is admitted already: nobody would ask again before a restart
         self._follow(after)
         p.wake()
 
@@ -336,9 +375,7 @@ class Rounds:
         """The model that came is the one that follows from the last sum. Raises BadInput for another."""
         opening = messages.read_entry(message.entry)
         asked = question.unpack_step(message.request)
-        found = tx.execute(
-            select(SUMS).where(SUMS.c.run == row["run"], SUMS.c.step.in_([opening.step - 1, opening.step]))
-        )
+        found = tx.execute(_SUMS, {"name": row["run"], "first": opening.step - 1, "last": opening.step})
         sums = {told["step"]: told for told in found.mappings()}
         now, before = sums.get(opening.step), sums.get(opening.step - 1)
         if now is not None and bytes(now["request"]) != message.request:
@@ -398,7 +435,7 @@ class Rounds:
         state, effects = machine.step(before, event, self._crypto(tx), clean)
         changed = state.revision != before.revision
         if changed:
-            tx.execute(update(RUNS).where(RUNS.c.run == row["run"]).values(state=self._seal(state), over=state.over))
+            tx.execute(_KEEP, {"name": row["run"], "to": self._seal(state), "ended": state.over})
         for effect in effects:
             if changed or not isinstance(effect, machine.Send):  # what is only sent again stands in the log already
                 self._do(tx, row, effect, after)
@@ -516,47 +553,25 @@ class Rounds:
         p, run, E = self._p, asked.opening.run, asked.entry
         opening = asked.opening
         permit, asking, bundle = await p.store.read(lambda tx: self._about(tx, run))
-        step = question.unpack_step(asked.request)
         await self._hub_answered()
         held = await self._cohort(run, permit, asking)
         if permit.privacy is not None:
             able = await p.blocking.run(lambda: p.budget.admissible(permit, held.cohort.patients))
             if len(able) < len(held.cohort.patients):
                 held = await self._cohort(run, permit, asking, only=frozenset(able))
-        decision = await self._decide(opening, permit, asking, held)
-        meter.obliged = decision.obligations
-        limits.require_kept(meter.obliged, permit)
-        seq = await self._up_to_date(held)
-        place = works.Place(
-            run=run,
-            site=1 + [one.site for one in permit.participants].index(p.me),
-            attempt=E,
-            patients=held.cohort.patients,
-            alive=os.pread(held.fd, (len(held.cohort.patients) + 7) // 8, 0),
-            bundle=bundle,
-        )
-        work = works.work(asking, step, place)
-        task = Task(
-            entry=work.entry,
-            payload=work.payload,
-            tables=(*work.before, held.cohort.table, held.fd, *work.after),
-            limits=limits.worker(meter.obliged, p.seconds),
-        )
-        began = p.clock.monotonic()
-        try:
-            reply = await p.workers.run(task)
-        finally:
-            meter.seconds = p.clock.monotonic() - began
-        contribution = work.received(reply)
-        limits.require_upload(meter.obliged, contribution.layout.size)  # before anything is debited for it
-        used, selected = contribution.patients, contribution.selected or contribution.patients
+        read = await self._read(asked, meter, _About(permit, asking, bundle), held)
         pending = None
         if permit.privacy is None:
-            cohort = await p.blocking.run(lambda: memory.cohort(self._remembering, selected))
             known = await p.store.read(self._memory)
+            only = await p.blocking.run(lambda: self._only(known, run, permit, held, read.selected))
+            if only is not None:
+                held = await self._cohort(run, permit, asking, only=only)
+                read = await self._read(asked, meter, _About(permit, asking, bundle), held)
+            cohort = await p.blocking.run(lambda: memory.cohort(self._remembering, read.selected))
             await p.blocking.run(lambda: memory.admit(known, run=run, cohort=cohort, floor=permit.least_patients))
             pending = msgspec.msgpack.encode(_Committed(cohort=cohort))
-        state = await p.store.read(lambda tx: self._open(bytes(_require(tx, run)["state"])))
+        state = await p.store.read(lambda tx: self._state(tx, run))
+        contribution, used, seq = read.contribution, read.contribution.patients, read.seq
         put_on = masks.masker(contribution.layout, machine.masks_of(state, self._signing({})))
         masked = await p.blocking.run(
             lambda: let_out(
@@ -626,6 +641,53 @@ class Rounds:
 
         await self.settle(await p.store.write(keep))
 
+    async def _read(self, asked: machine.Compute, meter: limits.Meter, about: "_About", held: _Held) -> "_Read":
+        """Decide on fresh facts, then compute over the rows whose bits are 1. Raises Refused, WorkerFailed, BadInput."""
+        p, opening, permit = self._p, asked.opening, about.permit
+        decision = await self._decide(opening, permit, about.asking, held)
+        meter.obliged = decision.obligations
+        limits.require_kept(meter.obliged, permit)
+        seq = await self._up_to_date(held)
+        place = works.Place(
+            run=opening.run,
+            site=1 + [one.site for one in permit.participants].index(p.me),
+            attempt=asked.entry,
+            patients=held.cohort.patients,
+            alive=os.pread(held.fd, (len(held.cohort.patients) + 7) // 8, 0),
+            bundle=about.bundle,
+        )
+        work = works.work(about.asking, question.unpack_step(asked.request), place)
+        task = Task(
+            entry=work.entry,
+            payload=work.payload,
+            tables=(*work.before, held.cohort.table, held.fd, *work.after),
+            limits=limits.worker(meter.obliged, p.seconds),
+        )
+        began = p.clock.monotonic()
+        try:
+            reply = await p.workers.run(task)
+        finally:
+            meter.seconds += p.clock.monotonic() - began
+        contribution = work.received(reply)
+        limits.require_upload(meter.obliged, contribution.layout.size)  # before anything is debited for it
+        return _Read(contribution=contribution, seq=seq)
+
+    def _only(
+        self, known: memory.Memory, run: RunId, permit: Permit, held: _Held, selected: Sequence[PatientId]
+    ) -> frozenset[PatientId] | None:
+        """None where `selected` may be answered about; else the patients of the cohort with whom it may be, because so many
+        more are left out that nobody is singled out. Raises DifferencingRefused where no such part is found.
+        """
+        cohort = memory.cohort(self._remembering, selected)
+        try:
+            memory.admit(known, run=run, cohort=cohort, floor=permit.least_patients)
+        except DifferencingRefused:
+            part = memory.apart(known, cohort=cohort, floor=permit.least_patients)
+        else:
+            return None
+        left_out = set(selected) - memory.within(self._remembering, selected, part)
+        return frozenset(held.cohort.patients) - left_out
+
     async def _hub_answered(self) -> None:
         """A site that has just started knows no checkpoint until the hub has answered it: wait for that, but not for ever.
 
@@ -663,7 +725,6 @@ class Rounds:
                 algorithm=asking.algorithm,
                 features=frozenset(asking.features),
                 floor_reached=len(held.cohort.patients) >= permit.least_patients,
-                steady=True,  # whether it is, is known after the reading: `memory.admit` refuses then
                 budget_enough=len(held.cohort.patients) > 0,
                 questions_left=permit.questions - _asked_before(tx, permit, opening),
                 attempts_left=permit.attempts - opening.attempt + 1,
@@ -733,6 +794,9 @@ class Rounds:
             .on_conflict_do_update(index_elements=["only"], set_={"content": kept["content"]})
         )
 
+    def _state(self, tx: Connection, run: RunId) -> SiteState:
+        return self._open(bytes(_require(tx, run)["state"]))
+
     def _about(self, tx: Connection, run: RunId) -> tuple[Permit, Asking, bytes | None]:
         row = _require(tx, run)
         permit = permit_desk.permit_of(tx, row["permit"])
@@ -750,7 +814,7 @@ class Rounds:
         if isinstance(message, OpenAttempt):
             return messages.read_entry(message.entry).run
         entry: str = message.entry  # type: ignore[union-attr]  # whatever names no run names an entry
-        return str(tx.execute(select(ENTRIES.c.run).where(ENTRIES.c.entry == entry)).scalar_one_or_none() or "")
+        return str(tx.execute(_RUN_OF, {"name": entry}).scalar_one_or_none() or "")
 
     def _crypto(self, tx: Connection) -> Signing:
         return self._signing({m.site: m.key for m in members.members(tx)})
@@ -807,7 +871,7 @@ def _now_or_never() -> bool:
 
 
 def _within(verdict: Verdict, patient: PatientId, only: frozenset[PatientId] | None) -> Verdict:
-    return verdict if only is None or patient in only else Verdict(allowed=False, rule="no budget left in this study")
+    return verdict if only is None or patient in only else Verdict(allowed=False, rule="left out of this run")
 
 
 def _features(data_set: DataSet) -> tuple[Feature, ...]:
@@ -823,10 +887,8 @@ def _packed(used: tuple[PatientId, ...], cohort: Cohort) -> bytes:
 
 def _asked_before(tx: Connection, permit: Permit, now: Opening) -> int:
     """How many other questions this site was asked under the permit, in all its runs."""
-    rows = tx.execute(
-        select(SUMS.c.run, SUMS.c.step).join(RUNS, RUNS.c.run == SUMS.c.run).where(RUNS.c.permit == permit.id)
-    )
-    return sum((row.run, row.step) != (now.run, now.step) for row in rows)
+    told = {"name": permit.id, "this": now.run, "step_now": now.step}
+    return int(tx.execute(_OTHERS, told).scalar_one())
 
 
 def _metered(tx: Connection, run: str, seconds: float, sent: int) -> dict[str, Json]:
@@ -839,7 +901,7 @@ def _metered(tx: Connection, run: str, seconds: float, sent: int) -> dict[str, J
 
 
 def _row(tx: Connection, run: str) -> RowMapping | None:
-    return tx.execute(select(RUNS).where(RUNS.c.run == run)).mappings().one_or_none()
+    return tx.execute(_ROW, {"name": run}).mappings().one_or_none()
 
 
 def _require(tx: Connection, run: str) -> RowMapping:

@@ -35,7 +35,16 @@ def test_what_comes_down_to_a_few_is_refused_and_their_number_is_not_named():
 @pytest.mark.promise(1)
 @pytest.mark.parametrize(
     ("count", "to", "told"),
-    [(742, 5, 740), (743, 5, 745), (742.5, 5, 740), (740, 5, 740), (742, 1, 742), (0, 5, 0), (15, 10, 20), (9.6, 1, 10)],
+    [
+        (742, 5, 740),
+        (743, 5, 745),
+        (742.5, 5, 740),
+        (740, 5, 740),
+        (742, 1, 742),
+        (0, 5, 0),
+        (15, 10, 20),
+        (9.6, 1, 10),
+    ],
 )
 def test_a_count_is_told_to_the_nearest_multiple(count, to, told):
     assert control.told(count, to) == told

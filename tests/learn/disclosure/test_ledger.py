@@ -67,7 +67,9 @@ def test_a_ledger_is_held_to_the_debit_that_the_log_tells_of():
     state, second = ledger.reserve(before, charged(attempt="a2"))
     assert (first.number, second.number) == (1, 2)
     for receipt in (first, second):
-        ledger.require(state, receipt.number, receipt.head)  # longer than its anchor is fine: a crash came before the log
+        ledger.require(
+            state, receipt.number, receipt.head
+        )  # longer than its anchor is fine: a crash came before the log
     with pytest.raises(ledger.BudgetOutdated) as refusal:
         ledger.require(before, second.number, second.head)
     assert "newest copy" in refusal.value.do

@@ -50,6 +50,60 @@ def test_nothing_is_answered_in_any_study_until_enough_changed(committed, now):
     admit(committed, range(5, 20), run="run-2")
 
 
+def apart(state, patients, *, floor=FLOOR):
+    """The patients of the part that is left."""
+    named = [f"patient-{i}" for i in patients]
+    part = memory.apart(state, cohort=cohort(patients), floor=floor)
+    return sorted(int(p.removeprefix("patient-")) for p in memory.within(KEY, named, part))
+
+
+@pytest.mark.promise(2)
+def test_after_one_withdrawal_so_many_more_are_left_out_that_nobody_is_singled_out(committed):
+    left = apart(committed, range(1, 20))
+    assert len(left) == 20 - FLOOR
+    assert 0 not in left
+    assert left == apart(committed, range(1, 20)), "asking again leaves out the same"
+    admit(committed, left, run="run-2")
+
+
+@pytest.mark.promise(1)
+def test_who_came_waits_until_a_floor_has_come(committed):
+    assert apart(committed, range(22)) == list(range(20))
+    assert apart(committed, range(20 + FLOOR)) == list(range(20 + FLOOR))
+
+
+def test_where_too_few_would_be_left_there_is_no_part(committed):
+    small = commit(EMPTY, range(FLOOR + 2))
+    with pytest.raises(DifferencingRefused):
+        apart(small, range(1, FLOOR + 2))
+
+
+@pytest.mark.promise(1)
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 40), min_size=FLOOR), min_size=1, max_size=7))
+def test_the_part_that_is_left_is_a_floor_away_from_every_earlier_set(cohorts):
+    state = EMPTY
+    for n, patients in enumerate(cohorts):
+        try:
+            left = apart(state, patients)
+            admit(state, left, run=f"run-{n}")
+        except DifferencingRefused:  # nothing is left, or longer sums would tell
+            continue
+        assert set(left) <= patients
+        state = commit(state, left, run=f"run-{n}")
+
+
+@pytest.mark.promise(2)
+def test_many_withdrawals_one_after_the_other_cost_a_floor_each_and_the_site_goes_on():
+    state, here = commit(EMPTY, range(200)), set(range(200))
+    for n in range(10):
+        here.remove(n)
+        left = apart(state, here)
+        state = commit(state, left, run=f"run-{n + 2}")
+        assert len(left) >= 200 - FLOOR * (n + 1)
+        assert not set(left) & set(range(n + 1))
+
+
 @pytest.mark.promise(1)
 def test_every_earlier_answer_counts_not_only_the_last(committed):
     """The planted trap: a wide detour in between, then back to one patient less than the first time."""

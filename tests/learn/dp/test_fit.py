@@ -43,7 +43,12 @@ def test_noise_too_small_for_one_question_is_told_with_the_least_that_passes(mak
     with pytest.raises(NoiseTooCoarse) as refusal:
         fit.check(make_permit(privacy=thin), 2)
     least = float(re.search(r"at least ([\d.]+)", refusal.value.do)[1])
-    fit.check(make_permit(privacy=Privacy(**{f: getattr(thin, f) for f in thin.__struct_fields__} | {"noise_multiplier": least})), 2)
+    fit.check(
+        make_permit(
+            privacy=Privacy(**{f: getattr(thin, f) for f in thin.__struct_fields__} | {"noise_multiplier": least})
+        ),
+        2,
+    )
 
 
 def test_the_door_and_the_application_draw_one_line(make_permit):

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from paroma.kernel.errors import Refused
 from paroma.kernel.ids import SiteId
-from paroma.learn.runs import hub, messages
-from paroma.learn.runs.messages import Answer, Ciphertexts, FromSite, Ready, SignedKeys, Uploaded, Vote
+from paroma.learn.runs import hub, messages, site
+from paroma.learn.runs.messages import Answer, Ciphertexts, FromHub, FromSite, Ready, SignedKeys, Uploaded, Vote
 from paroma.learn.secagg.shamir import threshold
 
 
@@ -166,6 +166,44 @@ def test_a_site_that_is_known_to_be_away_is_not_waited_for(federation):
     f.ask()
     assert f.time == at
     assert f.results[0].total == f.expected(f.results[0])
+
+
+def waited_out(f):
+    """The set-up's deadline passes, with nothing from anybody."""
+    f.time = f.hub_state().deadline
+    f.at_hub(hub.Tick())
+
+
+def sends_keys(f, name):
+    f.queues[name].clear()
+    state, _ = site.begin(name, f.terms, f.invitation, f.crypto[name])
+    f.at_hub(hub.Received(sender=name, message=state.keys))
+
+
+@pytest.mark.parametrize("late", [1, hub.MOST_TURNS])
+def test_a_set_up_waits_on_while_too_few_have_answered(federation, late):
+    f = federation(4)
+    f.start()
+    f.invitation = msgspec.msgpack.decode(f.queues[f.names[0]][0][1], type=FromHub)
+    for name in f.names[:2]:
+        sends_keys(f, name)
+    for _ in range(late):  # nothing was read, debited or disclosed: it costs nothing to wait
+        waited_out(f)
+        assert f.failed is None
+    sends_keys(f, f.names[2])
+    waited_out(f)
+    assert f.failed is None
+    assert f.hub_state().phase == "ciphertexts"
+
+
+def test_a_set_up_does_not_wait_for_ever(federation):
+    f = federation(4)
+    f.start()
+    for _ in range(hub.MOST_TURNS):
+        waited_out(f)
+    assert f.failed is None
+    waited_out(f)
+    assert f.failed == "too few sites took part in setting up the run"
 
 
 def test_after_a_complete_set_was_handed_out_there_is_no_new_attempt(federation, programme):

@@ -15,7 +15,7 @@ from paroma.trust.channel import mailbox, outbox, tables
 from paroma.trust.channel.authenticate import Unauthenticated, authenticate, refused_proof
 from paroma.trust.channel.caller import Caller
 from paroma.trust.channel.exchange import NOTHING, HubEnd
-from paroma.trust.channel.line import Events, Line
+from paroma.trust.channel.line import MOMENT_SECONDS, Events, Line
 from paroma.trust.channel.messages import EXCHANGE_PATH, TOKEN_PATH, UPLOAD_PATH, Shown, Taken
 from paroma.trust.channel.parked import Parked
 from paroma.trust.channel.uploads import Uploads
@@ -219,7 +219,7 @@ class Wire:
 class SiteEnd:
     """A site: its store, and lines over it one after the other."""
 
-    def __init__(self, store, wire, *, randomness, park=0.05, heads=None):
+    def __init__(self, store, wire, *, randomness, park=0.05, moment=MOMENT_SECONDS, heads=None):
         for metadata in (tables.SITE, EFFECTS.metadata):
             metadata.create_all(store.engine)
         self.store = store
@@ -227,6 +227,7 @@ class SiteEnd:
         self.randomness = randomness
         self.key = HeldKey.fresh(randomness)
         self.park = park
+        self.moment = moment
         self.heads = heads or NoHeads()
         self.failures = []
         self.refused_here = []
@@ -252,6 +253,7 @@ class SiteEnd:
             clock=clock,
             randomness=self.randomness,
             park=self.park,
+            moment=self.moment,
         )
         self.task = asyncio.ensure_future(self.line.run())
 

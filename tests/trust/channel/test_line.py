@@ -6,10 +6,13 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from paroma.kernel.errors import Refused
 from paroma.kernel.randomness import SeededRandomness
+from paroma.kernel.wire import framing
 from paroma.trust.channel import mailbox, outbox
 from paroma.trust.channel.authenticate import Unauthenticated, authenticate
+from paroma.trust.channel.exchange import NotAdmitted
 from paroma.trust.channel.line import LineBroken
-from paroma.trust.channel.messages import MOST_MESSAGE, Envelope, MessageTooLong
+from paroma.trust.channel.mailbox import Letter
+from paroma.trust.channel.messages import MOST_MESSAGE, Envelope, Exchange, Exchanged, MessageTooLong, Taken
 from paroma.trust.identity import dpop
 from paroma.trust.keys.signing import HeldKey
 
@@ -399,6 +402,156 @@ def test_hundreds_of_messages_each_way_arrive_in_order(pair, capsys):
     assert there.site.effects() == numbers
     with capsys.disabled():
         print(f"\n{2 * len(numbers)} messages in {took:.2f} s, {len(there.hub.requests)} requests")
+
+
+class Counting:
+    """A store that counts how often it was asked. Everything else is the store's own."""
+
+    def __init__(self, store):
+        self._store = store
+        self.reads = self.writes = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def read(self, work):
+        self.reads += 1
+        return await self._store.read(work)
+
+    async def write(self, work):
+        self.writes += 1
+        return await self._store.write(work)
+
+
+def asked(*bodies, seq=1, received=0, wait=0.0):
+    outgoing = tuple(Envelope(seq=seq + n, id=f"m{seq + n}", body=body) for n, body in enumerate(bodies))
+    return framing.pack(Exchange(received=received, after=received, wait=wait, outgoing=outgoing, heads=("head",)))
+
+
+def test_a_request_takes_one_transaction_and_a_parked_one_that_is_woken_one_more_that_only_reads(pair):
+    hub = pair().hub
+    counted = hub.end._store = Counting(hub.store)
+
+    async def scene():
+        told = framing.unpack(await hub.end.exchange("site-1", asked(b"a", b"b")), Exchanged, 1 << 20)
+        assert (told.received, counted.reads, counted.writes) == (2, 0, 1)
+        parked = asyncio.ensure_future(hub.end.exchange("site-1", asked(wait=20.0)))
+        await asyncio.sleep(0.05)
+        assert (counted.reads, counted.writes) == (1, 1)
+        await hub.post("site-1", "d1", b"x")
+        told = framing.unpack(await parked, Exchanged, 1 << 20)
+        assert ([m.body for m in told.incoming], counted.reads, counted.writes) == ([b"x"], 2, 1)
+
+    asyncio.run(scene())
+    assert hub.effects() == [b"a", b"b"]
+
+
+@pytest.mark.promise(3)
+def test_nothing_of_a_request_is_looked_at_from_a_site_that_is_not_let_in(pair):
+    hub = pair().hub
+    hub.end._admits = lambda _tx, site: site != "site-1"
+
+    async def scene():
+        for body in (asked(b"a"), asked()):
+            with pytest.raises(NotAdmitted):
+                await hub.end.exchange("site-1", body)
+
+    asyncio.run(scene())
+    assert hub.effects() == []
+    assert hub.store.read_now(lambda tx: mailbox.position(tx, "site-1")).received == 0
+
+
+@pytest.mark.promise(4)
+def test_when_a_sites_log_is_inconsistent_the_mark_stays_and_its_messages_are_not_heard(pair):
+    hub = pair().hub
+
+    class Broken(type(hub.end._heads)):
+        def changed(self, site, heads):
+            return True
+
+        def theirs(self, tx, site, heads):
+            mailbox.post(tx, site, "mark", b"stands for the mark", now=0.0)
+            return Taken(trouble=Refused("the log was rewritten", do="look at it"))
+
+    hub.end._heads = Broken()
+
+    async def scene():
+        with pytest.raises(Refused, match="rewritten"):
+            await hub.end.exchange("site-1", asked(b"a"))
+
+    asyncio.run(scene())
+    assert hub.effects() == []
+    assert hub.store.read_now(lambda tx: mailbox.position(tx, "site-1")) == mailbox.Position(posted=1)
+
+
+def test_that_a_site_is_here_is_noted_with_what_it_brings_or_not_at_all(pair):
+    hub = pair().hub
+    noted = []
+
+    async def scene():
+        hub.end._admits = lambda _tx, _site: False
+        with pytest.raises(NotAdmitted):
+            await hub.end.exchange("site-1", asked(), came=noted.append)
+        assert noted == []
+        hub.end._admits = lambda _tx, _site: True
+        await hub.end.exchange("site-1", asked(), came=noted.append)
+
+    asyncio.run(scene())
+    assert len(noted) == 1
+
+
+@pytest.mark.promise(5)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 6)), min_size=1, max_size=6), max_size=6)
+)
+def test_letters_posted_together_are_numbered_in_order_and_each_name_counts_once(pair, batches):
+    hub = pair().hub
+    expected = {"a": [], "b": []}
+    for batch in batches:
+        letters = [Letter(to, f"n{name}", b"%d" % name) for to, name in batch]
+        hub.store.write_now(lambda tx, letters=letters: mailbox.post_all(tx, letters, now=0.0))
+        for to, name in batch:
+            if name not in expected[to]:
+                expected[to].append(name)
+    for to, names in expected.items():
+        found = hub.store.read_now(lambda tx, to=to: mailbox.take(tx, to, 0))
+        assert [(m.seq, int(m.body)) for m in found] == list(enumerate(names, 1))
+        assert hub.store.read_now(lambda tx, to=to: mailbox.position(tx, to)).posted == len(names)
+
+
+def test_a_number_is_never_given_twice_also_after_the_names_were_forgotten(pair):
+    hub = pair().hub
+
+    def scene(tx):
+        first = mailbox.post(tx, "a", "x", b"1", now=1.0)
+        mailbox.acknowledge(tx, "a", first)
+        mailbox.prune(tx, before=9.0)
+        return first, mailbox.post(tx, "a", "y", b"2", now=10.0)
+
+    assert hub.store.write_now(scene) == (1, 2)
+
+
+def test_a_short_work_that_a_message_starts_is_answered_by_the_very_next_request(pair):
+    there = pair(park=20.0, moment=20.0)
+
+    async def scene():
+        works = there.site.handle
+
+        async def handle(arrival):
+            await works(arrival)
+            asyncio.get_running_loop().call_later(0.005, lambda: asyncio.ensure_future(there.site.send("u", b"y")))
+
+        there.site.handle = handle
+        there.site.start()
+        await there.until(lambda: len(there.hub.parked) == 1)
+        before = len(there.hub.requests)
+        await there.hub.post(there.SITE, "d", b"x")
+        await there.until(lambda: there.hub.effects() == [b"y"])
+        await there.site.stop()
+        return len(there.hub.requests) - before
+
+    assert asyncio.run(scene()) == 1
 
 
 # -- who asks

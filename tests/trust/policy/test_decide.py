@@ -208,7 +208,6 @@ REFUSALS = [
     ("TakePart", {"walls_missing": frozenset({"landlock"})}, "walls-stand", "doctor"),
     ("TakePart", {"floor_reached": False}, "floor", "lower floor"),
     ("TakePart", {"budget_enough": False}, "budget", "new permit"),
-    ("TakePart", {"steady": False, "private": False}, "cohort-steady", "differential privacy"),
     ("TakePart", {"algorithm": "flower"}, "algorithm-permitted", "permit"),
     ("TakePart", {"features": frozenset({"genome"})}, "features-permitted", "permitted features"),
     ("TakePart", {"questions_left": 0}, "questions", "new permit"),

@@ -76,6 +76,24 @@ def test_a_pack_that_does_not_fit_is_refused_before_it_decides_anything(own, tex
         load(own=[pack])
 
 
+@pytest.mark.promise(2)
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "action",
+        'action in Action::"Stopping"',
+        'action in Action::"ByPerson"',
+        'action == Action::"Withdraw"',
+        'action in [Action::"Vote", Action::"Pause"]',
+    ],
+)
+def test_no_pack_of_ones_own_keeps_anybody_from_stopping_something(own, scope):
+    with pytest.raises(PackInvalid, match="kept from stopping"):
+        own(FORBID.replace('action == Action::"Vote"', scope))
+    for allowed in ('action in Action::"Using"', 'action in Action::"Reviewing"', 'action == Action::"Apply"'):
+        own(FORBID.replace('action == Action::"Vote"', allowed))
+
+
 def test_a_pack_under_a_name_of_the_release_is_refused(own):
     with pytest.raises(PackInvalid, match="a pack of the release"):
         own(FORBID, name="gdpr")

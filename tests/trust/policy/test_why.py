@@ -14,7 +14,7 @@ BAD = {
     "permit_state": ["ended", "revoked"], "permit_signed": [False], "takes_part": [False], "purpose": ["marketing", "curiosity", "education"],
     "now": [0, 200, 10**10], "starts": [150, 300], "ends": [10, 50], "algorithms": [frozenset({"flower"}), frozenset()], "private": [False],
     "epsilon_thousandths": [9000], "least_patients": [3, 30], "algorithm": ["flower"], "features": [frozenset({"genome"})],
-    "permitted_features": [frozenset()], "floor_reached": [False], "steady": [False], "budget_enough": [False], "questions_left": [0],
+    "permitted_features": [frozenset()], "floor_reached": [False], "budget_enough": [False], "questions_left": [0],
     "attempts_left": [0], "walls_missing": [frozenset({"seccomp"})], "invitation": ["used", "expired", "unknown"], "is_applicant": [False, True],
     "sites_online": [1], "least_sites": [9, 2], "kinds": [frozenset({"genetic"}), frozenset({"unknown"}), frozenset({"genetic", "unknown"})],
     "organisation": ["Acme Ltd", "unknown"], "organisation_kind": ["company", "unknown"], "country": ["US", "unknown"],

@@ -85,7 +85,11 @@ def arrow(features: Sequence[str], matrix: npt.NDArray[np.float64]) -> bytes:
     """(rows, features) as an Arrow IPC stream with one float64 column a feature, in one batch."""
     import pyarrow as pa  # 170 MB: only where a table is made
 
-    columns = [pa.array(np.ascontiguousarray(matrix[:, i])) for i in range(len(features))]
+    # from the bytes: `pa.array` would first import pandas, where it is installed, to see whether it got something of pandas
+    columns = [
+        pa.Array.from_buffers(pa.float64(), len(matrix), [None, pa.py_buffer(np.ascontiguousarray(matrix[:, i]))])
+        for i in range(len(features))
+    ]
     batch = pa.RecordBatch.from_arrays(columns, names=list(features))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:

@@ -1,6 +1,8 @@
 """Routes of member sites: joining, the line, uploads."""
 
 import asyncio
+import functools
+from collections.abc import Callable
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -8,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from paroma.hub.gate import FEDERATION
-from paroma.hub.parts import Hub, standing_of
+from paroma.hub.parts import Hub, SiteStanding, standing_of
 from paroma.kernel.errors import Refused
 from paroma.kernel.ids import SiteId
 from paroma.kernel.wire import framing
@@ -93,12 +95,12 @@ class LineRoutes:
             try:
                 known = hub.standings.get(site)
                 if known is None or not hub.gate.decide(Entity("Site", site), known.facts()).allowed:
-                    await self._admit(site)
+                    known = await self._decided(site)
                 try:
-                    answer = await hub.line.exchange(site, body, left)
+                    answer = await hub.line.exchange(site, body, left, came=self._coming(site, known))
                 except NotAdmitted:  # its standing has changed
-                    await self._admit(site)
-                    answer = await hub.line.exchange(site, body, left)
+                    known = await self._decided(site)
+                    answer = await hub.line.exchange(site, body, left, came=self._coming(site, known))
             finally:
                 left.cancel()
         return Response(answer, media_type="application/msgpack")
@@ -125,16 +127,26 @@ class LineRoutes:
 
     async def _admit(self, site: SiteId) -> SiteId:
         """Let a member's site in, and note that it is online. Raises Refused, which stands in the log then."""
+        if (await self._decided(site)).status != "online":
+            await self._hub.arrived(site)
+        return site
+
+    async def _decided(self, site: SiteId) -> SiteStanding:
+        """The standing with which policy lets a site in. Raises Refused, which stands in the log then."""
         hub = self._hub
         found = await hub.store.read(lambda tx: standing_of(tx, site))
-        await hub.gate.require(Entity("Site", site), found.facts())
-        if found.status == "online":
-            hub.presence.expect([site])
-        else:
-            await hub.arrived(site)
-            found = await hub.store.read(lambda tx: standing_of(tx, site))
+        try:
+            await hub.gate.require(Entity("Site", site), found.facts())
+        except Refused:
+            await hub.up_to_date()  # its tokens and its other requests end now, not with the next tick
+            raise
         hub.standings[site] = found
-        return site
+        return found
+
+    def _coming(self, site: SiteId, known: SiteStanding) -> Callable[[Connection], None] | None:
+        """What notes that the site is online, where that is news."""
+        self._hub.presence.expect([site])
+        return None if known.status == "online" else functools.partial(self._hub.lifecycle.back, site=site)
 
 
 async def _hung_up(request: Request) -> None:

@@ -220,6 +220,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("entry", "site"),
     )
     op.create_table(
+        "identity_accounts",
+        sa.Column("account", sa.String(length=64), nullable=False),
+        sa.Column("person", sa.String(length=40), nullable=False),
+        sa.Column("at", sa.Float(precision=53), nullable=False),
+        sa.PrimaryKeyConstraint("account"),
+    )
+    op.create_table(
+        "identity_logins",
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=43), nullable=False),
+        sa.Column("nonce", sa.String(length=43), nullable=False),
+        sa.Column("verifier", sa.String(length=43), nullable=False),
+        sa.Column("link", sa.String(length=64), nullable=True),
+        sa.Column("to", sa.String(length=200), nullable=False),
+        sa.Column("ends", sa.Float(precision=53), nullable=False),
+        sa.PrimaryKeyConstraint("hash"),
+    )
+    op.create_table(
         "identity_epoch",
         sa.Column("one", sa.Integer(), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
@@ -246,8 +264,8 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=120), nullable=False),
         sa.Column("role", sa.String(length=20), nullable=False),
         sa.Column("site", sa.String(length=40), nullable=True),
-        sa.Column("thumbprint", sa.String(length=43), nullable=False),
-        sa.Column("jwk", sa.String(length=400), nullable=False),
+        sa.Column("thumbprint", sa.String(length=43), nullable=True),
+        sa.Column("jwk", sa.String(length=400), nullable=True),
         sa.Column("enrolled", sa.Float(precision=53), nullable=False),
         sa.Column("revoked", sa.Float(precision=53), nullable=True),
         sa.PrimaryKeyConstraint("person"),
@@ -265,15 +283,19 @@ def upgrade() -> None:
         sa.Column("opened", sa.Float(precision=53), nullable=False),
         sa.Column("ends", sa.Float(precision=53), nullable=False),
         sa.Column("revoked", sa.Boolean(), nullable=False),
+        sa.Column("seen", sa.Float(precision=53), nullable=False),
+        sa.Column("login", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("session"),
         sa.UniqueConstraint("hash"),
     )
+    op.create_index("identity_sessions_login", "identity_sessions", ["login"], unique=False)
     op.create_index("identity_sessions_subject", "identity_sessions", ["subject"], unique=False)
     op.create_table(
         "policy_decisions",
         sa.Column("decision", sa.String(length=64), nullable=False),
         sa.Column("ask", sa.LargeBinary(), nullable=False),
         sa.Column("action", sa.String(length=40), nullable=False),
+        sa.Column("principal", sa.String(length=64), nullable=False),
         sa.Column("allowed", sa.Boolean(), nullable=False),
         sa.Column("policy", sa.String(length=200), nullable=False),
         sa.Column("policies", sa.String(length=64), nullable=False),
@@ -284,6 +306,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("decision"),
     )
     op.create_index("policy_decisions_at", "policy_decisions", ["at"], unique=False)
+    op.create_index("policy_decisions_principal", "policy_decisions", ["principal", "at"], unique=False)
     op.create_index("policy_decisions_until", "policy_decisions", ["until"], unique=False)
     op.create_table(
         "policy_differences",

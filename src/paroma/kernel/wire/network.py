@@ -6,30 +6,30 @@ is the same without TLS, for a program on this very machine.
 """
 
 import asyncio
+import contextlib
+import io
 import ssl
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
-from typing import Final, Protocol, Self, cast
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Final, Protocol, Self
+from urllib.parse import urlsplit
 
 from paroma.kernel.errors import BadInput, Refused, Unavailable
 from paroma.kernel.ids import printable
 from paroma.kernel.wire import proxies
-from paroma.kernel.wire.http1 import NotHttp, Reader, Reply, ReplyTooLong, head
+
+if TYPE_CHECKING:  # aiohttp takes 0.1 s to import: only a program that sends something pays for it
+    import aiohttp
 
 MOST_REPLY_BYTES: Final = 64 << 20
-CONNECT_SECONDS: Final = 10.0
-EYEBALLS_SECONDS: Final = 0.25  # until the next address of a host is tried beside the first (RFC 8305)
+CONNECT_SECONDS: Final = 10.0  # for one address of a host, TLS included
 MOST_CONNECTIONS: Final = 64
-MOST_IDLE: Final = 16  # connections kept for an origin
 IDLE_SECONDS: Final = 60.0
+_AT_ONCE: Final = 1 << 20  # bytes of a body that are handed over in one piece
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-_USUAL_PORT: Final = {"https": 443, "http": 80}
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
-_ALWAYS: Final = (("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Agent", "paroma"))
-_SAFE: Final = "/?%:@!$&'()*+,;=~-._[]"  # as it stands in an address; only what is not ASCII is written otherwise
+_ALWAYS: Final = {"Accept-Encoding": "identity", "User-Agent": "paroma"}
 
 
 class OriginNotAllowed(Refused):
@@ -75,92 +75,6 @@ class Network(Protocol):
         """The reply, whatever its status. Raises PeerUnavailable, PeerNotTrusted, OriginNotAllowed, ReplyRefused."""
 
 
-class _Connection(asyncio.Protocol):
-    """One connection: one exchange at a time."""
-
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._reader: Reader | None = None
-        self._reply: asyncio.Future[Reply] | None = None
-        self.idle_since = 0.0  # of the loop's clock
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    async def over_tls(self, trust: ssl.SSLContext, host: str) -> None:
-        """From here on everything goes through TLS, to `host`."""
-        loop = asyncio.get_running_loop()
-        inner = await loop.start_tls(self._there(), self, trust, server_hostname=host)
-        if inner is None:
-            raise ConnectionResetError("the connection closed while TLS began")
-        self._transport = inner
-
-    async def exchange(self, content: bytes, reader: Reader) -> Reply:
-        """Send the bytes of one request; its reply. Raises NotHttp, ReplyTooLong, OSError."""
-        self._reader, self._reply = reader, asyncio.get_running_loop().create_future()
-        transport = self._there()
-        transport.write(content)
-        try:
-            reply = await self._reply
-        finally:
-            self._reader = self._reply = None
-        if transport.get_write_buffer_size():  # it was answered before it was sent: the rest would be the next request
-            self.close()
-        return reply
-
-    @property
-    def open(self) -> bool:
-        """Whether a request could be sent."""
-        return self._transport is not None and not self._transport.is_closing()
-
-    def close(self) -> None:
-        """End it, whatever is under way."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        if self._reader is None or self._reply is None or self._reply.done():
-            self.close()  # nothing was asked: whatever this is, no later request may take it for its reply
-            return
-        try:
-            reply = self._reader.feed(data)
-        except BadInput as problem:
-            self._reply.set_exception(problem)
-            self.close()
-            return
-        if reply is not None:
-            self._reply.set_result(reply)
-            if not reply.again:
-                self.close()
-
-    def eof_received(self) -> None:
-        if self._reader is not None and self._reply is not None and not self._reply.done():
-            try:
-                self._reply.set_result(self._reader.end())
-            except BadInput as problem:
-                self._reply.set_exception(problem)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(exc or ConnectionResetError("the connection closed"))
-        self._transport = None
-
-    def _there(self) -> asyncio.Transport:
-        if self._transport is None:
-            raise ConnectionResetError("the connection closed")
-        return self._transport
-
-
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """Where a request goes: the origin, and its parts."""
-
-    origin: str
-    host: str
-    port: int
-    named: str  # the value of `Host`
-
-
 class _HttpNetwork:
     """What both real networks have in common. Belongs to one loop; close it there.
 
@@ -174,18 +88,15 @@ class _HttpNetwork:
         *,
         origin_of: Callable[[str], str],
         trust: ssl.SSLContext | None,
-        proxy: Callable[[str], str | None],
         most_reply_bytes: int,
     ) -> None:
-        """origin_of: reads an address, and refuses every other kind of it. trust: None for no TLS. proxy: of a host."""
+        """origin_of: reads an address, and refuses every other kind of it. trust: None for no TLS."""
         self._origin_of = origin_of
         self._allowed = frozenset(origin_of(address) for address in allowed)
         self._trust = trust
-        self._proxy = proxy
         self._most = most_reply_bytes
-        self._idle: dict[str, list[_Connection]] = {}
-        self._busy: set[_Connection] = set()
-        self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._session: aiohttp.ClientSession | None = None  # made by the first request, in its loop
+        self._proxies: dict[str, str | None] = {}  # by origin, once there is a session
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Send `request`; its reply, whatever its status."""
@@ -195,110 +106,98 @@ class _HttpNetwork:
                 f"`{printable(where)}` is not among the addresses this program talks to",
                 do="name it in the settings if it should be",
             )
-        content, parts = _content(request, where)
+        session = self._session or await self._open()
+        import aiohttp
+
         try:
-            async with asyncio.timeout(request.timeout), self._turns:
-                reply = await self._exchange(request, content, parts)
+            async with session.request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                # a longer one goes piece by piece, so that other requests get their turn
+                data=io.BytesIO(request.body) if len(request.body) > _AT_ONCE else request.body or None,
+                allow_redirects=False,
+                proxy=self._proxies[where],
+                timeout=aiohttp.ClientTimeout(
+                    total=request.timeout, sock_connect=min(CONNECT_SECONDS, request.timeout)
+                ),
+            ) as reply:
+                return await self._read(reply, where)
+        except aiohttp.ClientConnectorCertificateError as problem:
+            raise PeerNotTrusted(
+                f"the certificate of `{where}` is not trusted",
+                do="check the address and the authority that signs for it",
+            ) from problem
+        except aiohttp.ClientHttpProxyError as problem:
+            raise PeerUnavailable(
+                f"the proxy answers {problem.status} to the way to `{where}`",
+                do="ask whoever runs the proxy to let this address through",
+            ) from problem
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as problem:
+            raise PeerUnavailable(
+                f"`{where}` cannot be reached", do="check the network and the proxy, then repeat"
+            ) from problem
         except TimeoutError as problem:
             raise PeerUnavailable(
                 f"no reply from `{where}` within {request.timeout:g} s", do="repeat the request"
             ) from problem
-        except (NotHttp, OSError) as problem:
+        except ValueError as problem:  # an address, a method or a header that would break out of its line
+            raise ReplyRefused(f"the exchange with `{where}` is not HTTP", do="check the address") from problem
+        except (aiohttp.ClientError, OSError) as problem:
             raise PeerUnavailable(f"the line to `{where}` broke", do="repeat the request") from problem
-        except ReplyTooLong as problem:
-            raise ReplyRefused(
-                f"the reply of `{where}` is longer than {self._most} bytes", do="ask for less at once"
-            ) from problem
+
+    async def _read(self, reply: "aiohttp.ClientResponse", where: str) -> HttpResponse:
+        """The reply with its body. Leaving early closes the connection. Raises ReplyRefused, PeerUnavailable."""
+        if reply.status < 200:  # HTTP
+            raise PeerUnavailable(f"`{where}` changes to another protocol unasked", do="check the address")
         if 300 <= reply.status < 400:  # HTTP
             raise ReplyRefused(
                 f"`{where}` sends this request elsewhere", do="use the address that it names, if you trust it"
             )
-        if reply.headers.get("content-encoding", "identity") != "identity":
+        headers: dict[str, str] = {}
+        for name, value in reply.headers.items():
+            lower = name.lower()
+            headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
+        if headers.get("content-encoding", "identity") != "identity":
             raise ReplyRefused(f"`{where}` compressed its reply unasked", do="look at the proxy between")
-        return HttpResponse(status=reply.status, headers=MappingProxyType(reply.headers), body=reply.body)
+        body = bytearray()
+        if reply.method != "HEAD" and (reply.content_length or 0) > self._most:
+            raise self._too_long(where)
+        async for piece in reply.content.iter_any():
+            if len(body) + len(piece) > self._most:
+                raise self._too_long(where)
+            body += piece
+        return HttpResponse(status=reply.status, headers=MappingProxyType(headers), body=bytes(body))
 
-    async def _exchange(self, request: HttpRequest, content: bytes, where: _Where) -> Reply:
-        connection = self._kept(where.origin) or await self._connect(where, min(CONNECT_SECONDS, request.timeout))
-        self._busy.add(connection)
-        try:
-            reply = await connection.exchange(content, Reader(request.method, self._most))
-        except BaseException:  # cut off in the middle: what comes later belongs to nobody
-            connection.close()
-            raise
-        finally:
-            self._busy.discard(connection)
-        idle = self._idle.setdefault(where.origin, [])
-        if connection.open and len(idle) < MOST_IDLE:
-            connection.idle_since = asyncio.get_running_loop().time()
-            idle.append(connection)
-        else:
-            connection.close()
-        return reply
+    def _too_long(self, where: str) -> ReplyRefused:
+        return ReplyRefused(f"the reply of `{where}` is longer than {self._most} bytes", do="ask for less at once")
 
-    def _kept(self, origin: str) -> _Connection | None:
-        """A connection that stands: the one that was used last."""
-        idle = self._idle.get(origin, [])
-        youngest = asyncio.get_running_loop().time() - IDLE_SECONDS
-        while idle:
-            connection = idle.pop()
-            if connection.open and connection.idle_since > youngest:
-                return connection
-            connection.close()
-        return None
+    async def _open(self) -> "aiohttp.ClientSession":
+        if "aiohttp" not in sys.modules:
+            await asyncio.to_thread(_import)  # meanwhile this loop does what else there is
+        import aiohttp
 
-    async def _connect(self, where: _Where, seconds: float) -> _Connection:
-        connection: _Connection | None = None
-        try:
-            async with asyncio.timeout(seconds):
-                connection = await self._reach(where)
-                if self._trust is not None:
-                    await connection.over_tls(self._trust, where.host)
-        except ssl.SSLCertVerificationError as problem:
-            raise PeerNotTrusted(
-                f"the certificate of `{where.origin}` is not trusted",
-                do="check the address and the authority that signs for it",
-            ) from problem
-        except OSError as problem:  # TimeoutError too
-            raise PeerUnavailable(
-                f"`{where.origin}` cannot be reached", do="check the network and the proxy, then repeat"
-            ) from problem
-        finally:
-            if connection is not None and sys.exc_info()[0] is not None:
-                connection.close()
-        return connection
-
-    async def _reach(self, where: _Where) -> _Connection:
-        """A connection on which nothing was said yet, or through the proxy. Raises OSError, PeerUnavailable."""
-        loop = asyncio.get_running_loop()
-        named = self._proxy(where.host)
-        if named is None:
-            _, connection = await loop.create_connection(
-                _Connection, where.host, where.port, happy_eyeballs_delay=EYEBALLS_SECONDS
+        self._proxies = {one: proxies.of_environment(*_place(one)) for one in self._allowed}
+        if self._session is None:  # another request may have been faster
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=MOST_CONNECTIONS,
+                    keepalive_timeout=IDLE_SECONDS,
+                    ssl=self._trust if self._trust is not None else True,
+                ),
+                headers=_ALWAYS,
+                skip_auto_headers=("Content-Type",),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                middlewares=(_once,),
             )
-            return connection
-        proxy = proxies.parse(named)
-        _, connection = await loop.create_connection(_Connection, proxy.host, proxy.port)
-        target = f"[{where.host}]:{where.port}" if ":" in where.host else f"{where.host}:{where.port}"
-        asked = head("CONNECT", target, target, proxy.headers, None)
-        try:
-            reply = await connection.exchange(asked, Reader("CONNECT", self._most))
-        except NotHttp as problem:
-            connection.close()
-            raise PeerUnavailable("the proxy does not answer as one", do="check `HTTPS_PROXY`") from problem
-        if reply.status >= 300:  # HTTP
-            connection.close()
-            raise PeerUnavailable(
-                f"the proxy answers {reply.status} to the way to `{where.origin}`",
-                do="ask whoever runs the proxy to let this address through",
-            )
-        return connection
+        return self._session
 
     async def close(self) -> None:
         """End all connections."""
-        for connection in [*self._busy, *(one for idle in self._idle.values() for one in idle)]:
-            connection.close()
-        self._idle.clear()
-        await asyncio.sleep(0)  # the loop closes their sockets
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -309,37 +208,51 @@ class _HttpNetwork:
         await self.close()
 
 
-def _content(request: HttpRequest, where: str) -> tuple[bytes, _Where]:
-    """The bytes of a request, and where they go. Raises ReplyRefused for what is none."""
-    parts = urlsplit(request.url)
+def _place(origin: str) -> tuple[str, int]:
+    """Host and port of an origin in its one form."""
+    parts = urlsplit(origin)
+    return parts.hostname or "", parts.port or 0
+
+
+def _import() -> None:
+    import aiohttp  # noqa: F401
+
+
+async def _once(request: "aiohttp.ClientRequest", send: "aiohttp.ClientHandlerType") -> "aiohttp.ClientResponse":
+    """Keep aiohttp from sending a request again whose connection broke: a proof of who sends it counts once."""
+    import aiohttp
+
     try:
-        host = (parts.hostname or "").encode("idna").decode("ascii")
-        target = quote(parts.path or "/", safe=_SAFE) + ("?" + quote(parts.query, safe=_SAFE) if parts.query else "")
-        named = f"[{host}]" if ":" in host else host
-        if parts.port is not None and parts.port != _USUAL_PORT.get(parts.scheme):
-            named += f":{parts.port}"
-        length = len(request.body) if request.body or request.method in _WITH_BODY else None
-        first = head(request.method, target, named, (*_ALWAYS, *request.headers), length)
-    except (BadInput, UnicodeError) as problem:
-        raise ReplyRefused(f"the exchange with `{where}` is not HTTP", do="check the address") from problem
-    port = parts.port or _USUAL_PORT[parts.scheme]
-    return first + request.body, _Where(where, host, port, named)
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as problem:
+        raise aiohttp.ClientConnectionError("the connection broke") from problem
+
+
+async def close(network: Network) -> None:
+    """End the connections of a network that keeps any: a real one. The simulation's needs no end."""
+    if isinstance(network, _HttpNetwork):
+        await network.close()
+
+
+@contextlib.asynccontextmanager
+async def closing(network: Network) -> AsyncIterator[Network]:
+    """`network`, whose connections end with the block."""
+    try:
+        yield network
+    finally:
+        await close(network)
 
 
 class HttpsNetwork(_HttpNetwork):
     """The real network, over TLS."""
 
     def __init__(
-        self, allowed: Collection[str], *, trust: ssl.SSLContext | None = None, most_reply_bytes: int = MOST_REPLY_BYTES
+        self, allowed: Collection[str], *, trust: ssl.SSLContext, most_reply_bytes: int = MOST_REPLY_BYTES
     ) -> None:
         """allowed: origins such as `https://hub.example:8443`. trust: whose certificates count, see `trusting`."""
-        super().__init__(
-            allowed,
-            origin_of=origin,
-            trust=trust if trust is not None else trusting_the_public(),
-            proxy=proxies.of_environment,
-            most_reply_bytes=most_reply_bytes,
-        )
+        super().__init__(allowed, origin_of=origin, trust=trust, most_reply_bytes=most_reply_bytes)
 
 
 class LoopbackNetwork(_HttpNetwork):
@@ -347,13 +260,7 @@ class LoopbackNetwork(_HttpNetwork):
 
     def __init__(self, allowed: Collection[str], *, most_reply_bytes: int = MOST_REPLY_BYTES) -> None:
         """allowed: origins such as `http://127.0.0.1:8444`."""
-        super().__init__(
-            allowed,
-            origin_of=loopback_origin,
-            trust=None,
-            proxy=lambda _host: None,
-            most_reply_bytes=most_reply_bytes,
-        )
+        super().__init__(allowed, origin_of=loopback_origin, trust=None, most_reply_bytes=most_reply_bytes)
 
 
 def origin(url: str) -> str:
@@ -414,13 +321,6 @@ def trusting(authority: bytes) -> ssl.SSLContext:
             "this is no certificate in PEM form", do="give the file that begins with `-----BEGIN CERTIFICATE-----`"
         ) from problem
     return context
-
-
-def trusting_the_public() -> ssl.SSLContext:
-    """Trust the public authorities of the web."""
-    from httpx import create_ssl_context  # slow to import, and whoever knows their hub's authority never needs it
-
-    return create_ssl_context()
 
 
 def trusting_nobody_yet() -> ssl.SSLContext:

@@ -3,19 +3,14 @@
 `HTTPS_PROXY` or `ALL_PROXY` name it, `NO_PROXY` the hosts that are reached without; the lower-case names count first.
 """
 
-import base64
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from paroma.kernel.errors import BadInput
 from paroma.kernel.ids import printable
 
-_NAMES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _THIS_MACHINE: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-_PORT: Final = 80
 
 
 class ProxyInvalid(BadInput):
@@ -27,46 +22,40 @@ class ProxyInvalid(BadInput):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """Where a proxy listens, and what it wants to be told."""
+def of_environment(host: str, port: int) -> str | None:
+    """The address of the proxy for `host` that this process's environment names, or None. Raises ProxyInvalid."""
+    from urllib.request import getproxies_environment  # slow to import, and `paroma --help` asks nobody
 
-    host: str
-    port: int
-    headers: tuple[tuple[str, str], ...]
+    return of(host, port, getproxies_environment())
 
 
-def of_environment(host: str) -> str | None:
-    """The address of the proxy for `host` that this process's environment names, or None."""
-    return of(host, os.environ)
+def of(host: str, port: int, named: Mapping[str, str]) -> str | None:
+    """The address of the proxy for `host`, or None. No proxy stands between a machine and itself. Raises ProxyInvalid.
 
+    named: addresses by scheme, and under `no` the hosts that go without: see `urllib.request.getproxies_environment`.
+    """
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed forgot it
 
-def of(host: str, environ: Mapping[str, str]) -> str | None:
-    """The address of the proxy for `host`, or None. No proxy stands between a machine and itself."""
-    named = next((environ[name] for name in _NAMES if environ.get(name)), None)
-    if named is None or host in _THIS_MACHINE:
+    proxy = named.get("https") or named.get("all")
+    if proxy is None or host in _THIS_MACHINE:
         return None
-    return None if _goes_without(host, environ.get("no_proxy") or environ.get("NO_PROXY") or "") else named
+    without = [part for part in (name.strip() for name in named.get("no", "").split(",")) if part]
+    listed = {**named, "no": "*" if "*" in without else ",".join(without)}
+    if any(proxy_bypass_environment(name, listed) for name in (host, f"{host}:{port}")):
+        return None
+    return _checked(proxy if "://" in proxy else f"http://{proxy}")
 
 
-def parse(named: str) -> Proxy:
-    """Read the address of a proxy: `http://host:port`, or `http://name:word@host:port`. Raises ProxyInvalid."""
+def _checked(proxy: str) -> str:
+    """`http://host:port` or `http://name:word@host:port`, nothing else.
+
+    Not `https://`: the client would ask the proxy for a certificate of the hub's own authority, and no proxy has one.
+    """
     try:
-        parts = urlsplit(named if "://" in named else f"http://{named}")
-        port = parts.port or _PORT
+        parts = urlsplit(proxy)
+        there = parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError as problem:
         raise ProxyInvalid("") from problem
-    if parts.scheme != "http" or not parts.hostname:
+    if parts.scheme != "http" or not there:
         raise ProxyInvalid(f"{parts.scheme}://{parts.hostname or ''}")  # without the password that may stand in it
-    headers: tuple[tuple[str, str], ...] = ()
-    if parts.username is not None:
-        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        headers = (("Proxy-Authorization", f"Basic {base64.b64encode(secret).decode()}"),)
-    return Proxy(parts.hostname, port, headers)
-
-
-def _goes_without(host: str, listed: str) -> bool:
-    """Whether `NO_PROXY` names the host, a domain that it lies in, or all (`*`). Ports in the list are passed over."""
-    names = [name.strip().lower().lstrip(".") for name in listed.split(",")]
-    plain = [name if name.count(":") != 1 else name.partition(":")[0] for name in names]
-    return "*" in plain or any(name and (host.lower() == name or host.lower().endswith(f".{name}")) for name in plain)
+    return proxy

@@ -21,9 +21,10 @@ def main() -> int:
     parser.add_argument("--brief", action="store_true", help="print a line every 25 seeds, and those that are wrong")
     asked = parser.parse_args()
     seeds = [seed for text in asked.seeds for seed in _range(text)]
-    bad, reasons, kinds, began = 0, Counter[str](), Counter[str](), time.process_time()
+    bad, reasons, kinds = 0, Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="paroma-founded-") as made:
         founded = found(Path(made) / "federation")
+        began = time.process_time()
         for done, seed in enumerate(seeds, 1):
             if asked.plot:
                 print(plot_of(seed, founded))

@@ -24,6 +24,7 @@ from paroma.kernel.ids import PermitId
 from paroma.kernel.randomness import SeededRandomness
 from paroma.kernel.store.database import Store
 from paroma.lab.simulation import app as stand_in
+from paroma.lab.simulation.compiled import Compiled
 from paroma.lab.simulation.disk import SOUND, Plan
 from paroma.lab.simulation.kem import SeededKem
 from paroma.lab.simulation.loop import Loop, SimulatedKill
@@ -128,6 +129,7 @@ class Federation:
     downtime: float = 5.0  # s, the longest time between a kill and the next start
     slowest_worker: float = 0.3  # s
     defect: Defect = no_defect
+    compiled: Compiled = field(default_factory=Compiled)
     disguise: Disguise = honest
     between: dict[str, Callable[[], None]] = field(default_factory=dict)  # done to a machine's files at its next start
     lost: set[str] = field(default_factory=set)  # machines that need not come up again
@@ -276,6 +278,7 @@ class Federation:
             )
             hub = open_hub(settings, ports, authority=self.authority)
             life.program = hub
+            self.compiled.share(hub.store)
             return HUB_URL, self.disguise(hub, make_hub_app(hub))
         site = open_site(
             site_settings(self.folder, name),
@@ -290,6 +293,7 @@ class Federation:
                 walls=tuple,
             ),
         )
+        self.compiled.share(site.store)
         self.defect(site)
         life.program = site
         return site.settings.origin, make_site_app(site)

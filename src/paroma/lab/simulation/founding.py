@@ -33,6 +33,7 @@ from paroma.kernel.store.database import open_store
 from paroma.kernel.wire.network import HttpResponse, Network
 from paroma.lab import heart
 from paroma.lab.simulation.clock import VirtualClock
+from paroma.lab.simulation.compiled import Compiled
 from paroma.lab.simulation.federation import HOSPITALS, HUB, HUB_URL, Federation, site_settings
 from paroma.lab.simulation.loop import Loop, run
 from paroma.lab.simulation.network import Internet
@@ -91,6 +92,7 @@ class Founded:
     rows: dict[PatientId, tuple[float, ...]]  # in the order of `FEATURES`
     patients: dict[str, tuple[PatientId, ...]]  # of each hospital
     sites: dict[str, str]  # hospital -> site id
+    compiled: Compiled  # by the founding, for all that follow
 
     def copy_to(self, folder: Path) -> None:
         """A copy for one seed to spoil."""
@@ -155,6 +157,7 @@ async def _found(loop: Loop, folder: Path) -> Founded:
         rows=rows,
         patients=patients,
         sites=sites,
+        compiled=federation.compiled,
     )
 
 

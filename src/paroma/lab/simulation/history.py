@@ -29,9 +29,10 @@ T = TypeVar("T")
 class Course:
     """What is seen from outside while a course goes on.
 
-    acknowledged: withdrawals that returned, and their place in the site's history. told: one line for each lie. forgotten: the folder
-    of a site as it was before its copy came back; shift: by how many entries that made its log shorter; shown: how many of the site's entries the hub had seen when
-    database and vault came back together: what is beyond them nobody can know any more. calm: unix s.
+    acknowledged: withdrawals that returned, and their place in the site's history. told: one line for each lie. calm: unix s.
+    forgotten: the folder of a site as it was before its copy came back; shift: by how many entries that made its log
+    shorter; shown: how many of its entries the hub had seen when database and vault came back together: what is beyond
+    them nobody can know any more.
     """
 
     plot: Plot

@@ -6,10 +6,12 @@ has to come to its result, unless a rule of the platform says why not.
 """
 
 import asyncio
+import gc
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +45,19 @@ def play(seed: int, founded: Founded, *, defect: Defect = no_defect, plot: Plot 
     where = Path("/dev/shm")  # memory: what must survive survives a simulated kill, no disk is waited for
     with tempfile.TemporaryDirectory(dir=where if where.is_dir() else None, prefix="paroma-seed-") as made:
         founded.copy_to(Path(made))
-        return run(seed, lambda loop: _play(loop, Path(made), founded, defect, plot or plot_of(seed, founded)))
+        with _few_collections():
+            return run(seed, lambda loop: _play(loop, Path(made), founded, defect, plot or plot_of(seed, founded)))
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """A course makes many short-lived objects and few circles: looking for these a tenth as often saves a tenth of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 async def _play(loop: Loop, folder: Path, founded: Founded, defect: Defect, plot: Plot) -> Seen:
@@ -58,6 +72,7 @@ async def _play(loop: Loop, folder: Path, founded: Founded, defect: Defect, plot
         downtime=plot.downtime,
         slowest_worker=plot.slowest_worker,
         defect=defect,
+        compiled=founded.compiled,
     )
     if plot.lies:
         federation.disguise = lambda _hub, app: Liar(app, plot.lies, plot.lied_to, loop.source("lies"), course.told)

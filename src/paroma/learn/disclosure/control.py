@@ -43,10 +43,15 @@ def differencing(count: int, floor: int) -> None:
     nobody the numbers are the same.
     """
     if 0 < count < floor:
-        raise DifferencingRefused(
-            "beside what was answered before, this would describe fewer patients than the floor (differencing)",
-            do="use the earlier answers, ask about a part that differs by more patients, or apply with differential privacy",
-        )
+        raise refused()
+
+
+def refused() -> DifferencingRefused:
+    """The same for everybody."""
+    return DifferencingRefused(
+        "beside what was answered before, this would describe fewer patients than the floor (differencing)",
+        do="use the earlier answers, ask about a part that differs by more patients, or apply with differential privacy",
+    )
 
 
 def told(count: float, to: int) -> int:

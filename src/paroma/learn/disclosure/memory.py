@@ -106,6 +106,12 @@ def cohort(key: bytes, patients: Sequence[PatientId]) -> bytes:
     return np.unique(hashed(key, EVERY_STUDY, patients)).tobytes()
 
 
+def within(key: bytes, patients: Sequence[PatientId], part: bytes) -> frozenset[PatientId]:
+    """Which of `patients` are in `part` of their `cohort`."""
+    inside = np.isin(hashed(key, EVERY_STUDY, patients), np.frombuffer(part, "<u8"))
+    return frozenset(patients[i] for i in np.flatnonzero(inside).tolist())
+
+
 def admit(memory: Memory, *, run: RunId, cohort: bytes, floor: int) -> None:
     """Check that committing an answer about `cohort` discloses nothing about fewer than `floor` patients.
 
@@ -123,6 +129,62 @@ def admit(memory: Memory, *, run: RunId, cohort: bytes, floor: int) -> None:
             "fewer patients than the floor have left the cohort since this site's last contribution to the run",
             do="leave the rest of this run to the other sites; a new run may take this site in again",
         )
+    _compare(memory, split, floor)
+
+
+def apart(memory: Memory, *, cohort: bytes, floor: int) -> bytes:
+    """A large part of `cohort` that may be answered about: the same as each remembered set, or a floor away from it.
+
+    One patient who leaves would otherwise silence a site for as long as nobody else leaves. So who came since is left out
+    until they are a floor, and with each few who left, others leave, too, until they are a floor together: those with the
+    smallest keyed hashes, so that nobody outside knows whom, and asking again leaves out the same. Who was left out stays
+    out: sets that lie inside one another tell of nobody by longer sums. Raises DifferencingRefused where no such part is
+    found.
+    """
+    units, atoms = np.frombuffer(memory.units, "<u8"), np.frombuffer(memory.atoms, "<u4")
+    sets = [units[np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[atoms] == 1] for bits in memory.sets]
+    whole = np.frombuffer(cohort, "<u8")
+    like = next((before for before in reversed(sets) if _alike(whole, before)), whole)
+    kept = np.intersect1d(whole, like, assume_unique=True)
+    for start in (np.union1d(kept, np.setdiff1d(whole, units, assume_unique=True)), kept, whole):
+        part = _away(start, sets, [max(floor, least) for least in memory.floors]).tobytes()
+        if len(part) >= floor * whole.itemsize and _together(memory, part, floor):
+            return part
+    raise control.refused()
+
+
+def _alike(one: U64, other: U64) -> bool:
+    """Whether two sets have more in common than not."""
+    both = len(np.intersect1d(one, other, assume_unique=True))
+    return 2 * both > len(one) + len(other) - both
+
+
+def _away(now: U64, sets: Sequence[U64], floors: Sequence[int]) -> U64:
+    """The part of `now` that is the same as each set, or its floor away from it. It only shrinks, so it ends."""
+    place = len(sets) - 1
+    while place >= 0 and len(now):
+        before, least = sets[place], floors[place]
+        both = np.intersect1d(now, before, assume_unique=True)
+        if 0 < len(now) + len(before) - 2 * len(both) < least:
+            gone = len(before) - len(both)
+            now = both[least - gone :] if gone else both  # sorted: the smallest go
+            place = len(sets)  # it may have come near to another set
+        place -= 1
+    return now
+
+
+def _together(memory: Memory, cohort: bytes, floor: int) -> bool:
+    """Whether an answer about `cohort`, beside all before, singles out nobody. Raises MemoryFull."""
+    try:
+        _compare(memory, _split(memory, cohort), floor)
+    except control.DifferencingRefused:
+        return False
+    return True
+
+
+def _compare(memory: Memory, split: "_Split", floor: int) -> None:
+    """The two rules, the new set being the last of `split`. Raises DifferencingRefused, MemoryFull."""
+    now = split.member[-1]
     for place, before in enumerate(split.member[:-1]):
         control.differencing(int(split.size[before ^ now].sum()), max(floor, memory.floors[place]))
     _audit(split, floor)

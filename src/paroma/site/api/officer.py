@@ -108,7 +108,7 @@ class OfficerRoutes:
             attestation_asked=permit.attestation,
             takes_part=site.membership.site in permit_types.sites(permit),
         )
-        if signature.officer != person.person or signature.key != person.key.thumbprint:
+        if signature.officer != person.person or signature.key != person.thumbprint:
             raise Refused("the signature is not yours", do="sign with your own key")
         now = site.ports.clock.now()
         await site.store.write(lambda tx: permits.sign(tx, signature, name, site.membership.site, site.journal, now))

@@ -116,11 +116,20 @@ class HubEnd:
         self._clock = clock
         self._committed = committed
 
-    async def exchange(self, site: SiteId, body: bytes, left: asyncio.Future[None] | None = None) -> bytes:
+    async def exchange(
+        self,
+        site: SiteId,
+        body: bytes,
+        left: asyncio.Future[None] | None = None,
+        *,
+        came: Callable[[Connection], None] | None = None,
+    ) -> bytes:
         """Answer one request of `site`, which is authenticated: at once, or when there is something to say.
 
-        left: done when the site hangs up; then nothing is waited for. Raises Malformed, NotAdmitted, LineClosed,
-        SequenceReused, what the heads raise, StoreUnavailable.
+        left: done when the site hangs up; then nothing is waited for. came: notes that the site is here, in the
+        transaction of what the request brings, so that nobody sees the one without the other.
+
+        Raises Malformed, NotAdmitted, LineClosed, SequenceReused, what the heads raise, StoreUnavailable.
         """
         asked = framing.unpack(body, Exchange, MOST_REQUEST)
         if len(asked.outgoing) > MOST_MESSAGES or not 0 <= asked.received <= asked.after or asked.wait < 0:
@@ -128,7 +137,7 @@ class HubEnd:
         with self._parked.enter(site) as place:  # before looking: what is posted from here on wakes it
             if left is not None:
                 left.add_done_callback(lambda _: place.hang_up())
-            turn = await self._turn(site, asked)
+            turn = await self._turn(site, asked, came)
             incoming, shown = turn.incoming, turn.shown
             if shown is None:
                 incoming, shown = await self._parked_until_news(site, asked, place)
@@ -145,14 +154,14 @@ class HubEnd:
                 )
             )
 
-    async def _turn(self, site: SiteId, asked: Exchange) -> _Turn:
+    async def _turn(self, site: SiteId, asked: Exchange, came: Callable[[Connection], None] | None) -> _Turn:
         """One transaction for all that the request brings; one that only reads where it brings nothing."""
         turn = None
-        if not self._heads.changed(site, asked.heads) and not asked.outgoing:
+        if not self._heads.changed(site, asked.heads) and not asked.outgoing and came is None:
             turn = await self._store.read(lambda tx: self._only_look(tx, site, asked))
         if turn is None:
             now = self._clock.now()
-            turn = await self._store.write(lambda tx: self._take(tx, site, asked, now))
+            turn = await self._store.write(lambda tx: self._take(tx, site, asked, now, came))
             if turn.admitted and turn.trouble is None:
                 self._heads.taken(site, asked.heads)
             if turn.did is not NOTHING:
@@ -175,10 +184,14 @@ class HubEnd:
             return None
         return _Turn(received=at.received, acknowledged=at.acknowledged, incoming=incoming, shown=shown)
 
-    def _take(self, tx: Connection, site: SiteId, asked: Exchange, now: float) -> _Turn:
+    def _take(
+        self, tx: Connection, site: SiteId, asked: Exchange, now: float, came: Callable[[Connection], None] | None
+    ) -> _Turn:
         """Everything that the request brings, in this order: the heads, the acknowledgement, the messages."""
         if not self._admits(tx, site):
             return _Turn(admitted=False)
+        if came is not None:
+            came(tx)
         heads = self._heads.theirs(tx, site, asked.heads)
         if heads.trouble is not None:
             return _Turn(trouble=heads.trouble)
@@ -188,7 +201,8 @@ class HubEnd:
         for message in asked.outgoing:
             if not self._hear(tx, site, message, heard, now):
                 break
-        self._heads.advance(tx)
+        if heads.cosigned or heard.did.seen:  # the offer may be done, or the log has grown; else a later look finds it
+            self._heads.advance(tx)
         incoming, shown = self._look(tx, site, asked, at_once=bool(heard.refusals) or asked.wait == 0)
         return _Turn(
             received=heard.received,

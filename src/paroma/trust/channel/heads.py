@@ -167,8 +167,8 @@ class AtHub:
             return Taken()
         key = self._key_of(tx, site)
         trouble: ParomaError | None = None
-        before = witness.seen(tx, key.name)
-        if before is None or before.note != said.note:
+        note, cosignature = self._last.get(site, ("", ""))
+        if said.note != note:
             known = min(self._told.get(site, (0,)))
             try:
                 witness.grow(tx, key, said.note, said.proof, known=known, at=self._clock.now()).require()
@@ -176,14 +176,14 @@ class AtHub:
                 trouble = problem
             except (witness.CheckpointOld, witness.ProofNeeded):
                 pass  # it learns from this answer what is remembered
-        if not said.cosignature or trouble is not None:
+        if said.cosignature in {"", cosignature} or trouble is not None:
             return Taken(trouble=trouble)
         try:
             signature = cosigning.signature_of(said.cosignature)
             cosigning.take_in(tx, logs.FEDERATION, said.seen, signature, cosigning_key(key))
         except cosigning.CosignatureUnexpected:
             return Taken()  # over an offer that has given way to a newer one
-        return Taken(rung=frozenset(self._covered(tx)))
+        return Taken(rung=frozenset(self._covered(tx)), cosigned=True)
 
     def taken(self, site: SiteId, heads: tuple[str, ...]) -> None:
         """What the site showed is durable."""

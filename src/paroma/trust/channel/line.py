@@ -117,7 +117,9 @@ class Line:
         clock: Clock,
         randomness: Randomness,
         park: float = PARK_SECONDS,
+        moment: float = MOMENT_SECONDS,
     ) -> None:
+        """park: seconds that an empty request may wait at the hub. moment: seconds that it waits here after messages came."""
         self._caller = caller
         self._store = store
         self._handle = handle
@@ -126,6 +128,7 @@ class Line:
         self._clock = clock
         self._randomness = randomness
         self._park = park
+        self._pause = moment
         self._live: dict[asyncio.Task[Exchanged], _Request] = {}
         self._inbox: deque[Envelope] = deque()
         self._news = asyncio.Event()  # something may have to be done by `_talk`
@@ -188,7 +191,11 @@ class Line:
     async def _talk(self) -> None:
         while True:
             self._news.clear()
-            wait = await self._dispatch()
+            try:
+                wait = await self._dispatch()
+            except Unavailable as problem:  # the database cannot be read just now: nothing left it, so nothing is lost
+                await self._wait_after(problem)
+                continue
             news = asyncio.ensure_future(self._news.wait())
             try:
                 await asyncio.wait({news, *self._live}, return_when=asyncio.FIRST_COMPLETED, timeout=wait)
@@ -247,7 +254,7 @@ class Line:
         else:
             self._failures = 0
             if self._inbox:
-                self._moment = self._clock.monotonic() + MOMENT_SECONDS
+                self._moment = self._clock.monotonic() + self._pause
 
     async def _take(self, reply: Exchanged, request: _Request) -> None:
         self._events.reached(self._clock.now())

@@ -98,9 +98,12 @@ class Heads(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What a site's heads did at the hub. rung: sites that have mail by it. trouble: to be raised after the commit."""
+    """What a site's heads did at the hub. rung: sites that have mail by it. cosigned: a cosignature is new. trouble: to
+    be raised after the commit.
+    """
 
     rung: frozenset[SiteId] = frozenset()
+    cosigned: bool = False
     trouble: ParomaError | None = None
 
 

@@ -6,12 +6,25 @@ message.
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from paroma.kernel.errors import Refused
 from paroma.kernel.store.database import upsert
 from paroma.trust.channel.messages import MOST_MESSAGE, MOST_MESSAGES, Envelope, MessageTooLong, together
 from paroma.trust.channel.tables import LINE, OUTBOX
+
+# statements of the hot path, built once: building them costs more than running them
+_POSITION = select(LINE)
+_KNOWN = select(OUTBOX.c.seq).where(OUTBOX.c.id == bindparam("name"))
+_COUNT_SENT = update(LINE).values(sent=LINE.c.sent + 1)
+_COUNT_RECEIVED = update(LINE).values(received=bindparam("to"))
+_INSERT = insert(OUTBOX)
+_WAITING = (
+    select(OUTBOX.c.seq, OUTBOX.c.id, OUTBOX.c.body)
+    .where(OUTBOX.c.seq > bindparam("after"), OUTBOX.c.body.is_not(None))
+    .order_by(OUTBOX.c.seq)
+    .limit(MOST_MESSAGES + 1)
+)
 
 
 class OutOfOrder(Refused):
@@ -37,7 +50,7 @@ class Position:
 
 def position(tx: Connection) -> Position:
     """How far this site is with the hub."""
-    row = tx.execute(select(LINE)).mappings().one_or_none()
+    row = tx.execute(_POSITION).mappings().one_or_none()
     if row is None:
         return Position()
     return Position(sent=row["sent"], acknowledged=row["acknowledged"], received=row["received"])
@@ -51,24 +64,20 @@ def send(tx: Connection, id: str, body: bytes, *, now: float) -> int:  # noqa: A
     """
     if len(body) > MOST_MESSAGE:
         raise MessageTooLong(len(body))
-    known = tx.execute(select(OUTBOX.c.seq).where(OUTBOX.c.id == id)).scalar_one_or_none()
+    known = tx.execute(_KNOWN, {"name": id}).scalar_one_or_none()
     if known is not None:
         return int(known)
-    _open(tx)
-    tx.execute(update(LINE).values(sent=LINE.c.sent + 1))
+    if not tx.execute(_COUNT_SENT).rowcount:  # the first of all
+        _open(tx)
+        tx.execute(_COUNT_SENT)
     seq = position(tx).sent
-    tx.execute(insert(OUTBOX).values(seq=seq, id=id, body=body, at=now))
+    tx.execute(_INSERT, {"seq": seq, "id": id, "body": body, "at": now})
     return seq
 
 
 def waiting(tx: Connection, *, after: int) -> tuple[tuple[Envelope, ...], bool]:
     """The messages after number `after`, the oldest first, as many as go into a request; and whether there are more."""
-    rows = tx.execute(
-        select(OUTBOX.c.seq, OUTBOX.c.id, OUTBOX.c.body)
-        .where(OUTBOX.c.seq > after, OUTBOX.c.body.is_not(None))
-        .order_by(OUTBOX.c.seq)
-        .limit(MOST_MESSAGES + 1)
-    )
+    rows = tx.execute(_WAITING, {"after": after})
     found = [Envelope(seq=row.seq, id=row.id, body=bytes(row.body)) for row in rows]
     fitting = together(found)
     return fitting, len(fitting) < len(found)
@@ -82,13 +91,14 @@ def acknowledge(tx: Connection, received: int) -> None:
 
 def admit(tx: Connection, seq: int) -> bool:
     """Whether message `seq` of the hub is to take effect now; False: it did before. Raises OutOfOrder."""
-    _open(tx)
     known = position(tx).received
     if seq <= known:
         return False
     if seq != known + 1:
         raise OutOfOrder(known + 1, seq)
-    tx.execute(update(LINE).values(received=seq))
+    if not tx.execute(_COUNT_RECEIVED, {"to": seq}).rowcount:  # the first of all
+        _open(tx)
+        tx.execute(_COUNT_RECEIVED, {"to": seq})
     return True
 
 

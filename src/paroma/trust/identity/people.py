@@ -29,6 +29,7 @@ from paroma.trust.keys.signing import PublicKey
 ENROL_LINK_SECONDS: Final = 7 * 24 * 3600.0
 BROWSER_LINK_SECONDS: Final = 15 * 60.0
 SESSION_SECONDS: Final = 15 * 60.0
+SEEN_SECONDS: Final = 60.0  # so exactly is it kept when a session was last used
 CODE_BYTES: Final = 16
 _COOKIE_BYTES: Final = 32
 
@@ -77,12 +78,19 @@ class Person:
     name: str
     role: Role
     site: SiteId | None
-    key: PublicKey
+    key: PublicKey | None  # None: signs in at the provider only, and so can sign nothing
     enrolled: float  # seconds since 1970
     revoked: float | None
 
-    def client(self) -> Client:
-        """What the issuer of tokens needs to know."""
+    @property
+    def thumbprint(self) -> str:
+        """Of the key; empty where there is none."""
+        return "" if self.key is None else self.key.thumbprint
+
+    def client(self) -> Client | None:
+        """What the issuer of tokens needs to know; None where there is no key that a token could be bound to."""
+        if self.key is None:
+            return None
         return Client(subject=self.person, role=self.role, site=self.site, key=self.key)
 
 
@@ -99,6 +107,7 @@ class Session:
     opened: float
     ends: float
     revoked: bool
+    seen: float  # when it was last used, to `SEEN_SECONDS`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,9 +285,16 @@ def open_session(
             opened=now,
             ends=now + link["session_seconds"],
             revoked=False,
+            seen=now,
+            login=None,
         )
     )
     return Opened(session=session(tx, fresh, now=now), cookie=fresh)
+
+
+def used(tx: Connection, session: str, *, now: float) -> None:
+    """The session was used just now."""
+    tx.execute(update(SESSIONS).where(SESSIONS.c.session == session, SESSIONS.c.seen < now).values(seen=now))
 
 
 def session(tx: Connection, cookie: str | None, *, now: float) -> Session:
@@ -289,6 +305,14 @@ def session(tx: Connection, cookie: str | None, *, now: float) -> Session:
     if row is None or row["revoked"] or now >= row["ends"]:
         raise SessionEnded
     return _session(row)
+
+
+def living(tx: Connection, cookie: str, *, now: float) -> Session | None:
+    """The living session of `cookie`, None where there is none."""
+    try:
+        return session(tx, cookie, now=now)
+    except SessionEnded:
+        return None
 
 
 def sessions(tx: Connection, subject: str, *, now: float) -> tuple[Session, ...]:
@@ -405,7 +429,7 @@ def _person(row: RowMapping | None) -> Person:
         name=row["name"],
         role=cast("Role", row["role"]),
         site=None if row["site"] is None else SiteId(row["site"]),
-        key=PublicKey.from_jwk(json.loads(row["jwk"])),
+        key=None if row["jwk"] is None else PublicKey.from_jwk(json.loads(row["jwk"])),
         enrolled=row["enrolled"],
         revoked=row["revoked"],
     )
@@ -422,4 +446,5 @@ def _session(row: RowMapping) -> Session:
         opened=row["opened"],
         ends=row["ends"],
         revoked=row["revoked"],
+        seen=row["seen"],
     )

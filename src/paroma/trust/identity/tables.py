@@ -1,4 +1,4 @@
-"""Persons, single-use links, browser sessions, the revocation epoch."""
+"""Persons, single-use links, browser sessions, logins at a provider, the revocation epoch."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
 
@@ -11,8 +11,8 @@ PEOPLE = Table(
     Column("name", String(120), nullable=False),  # as shown
     Column("role", String(20), nullable=False),
     Column("site", String(40)),  # None: of no site
-    Column("thumbprint", String(43), nullable=False, unique=True),  # a key is one person's, in one role
-    Column("jwk", String(400), nullable=False),  # canonical JSON
+    Column("thumbprint", String(43), unique=True),  # a key is one person's, in one role; None: signs in at a provider
+    Column("jwk", String(400)),  # canonical JSON
     Column("enrolled", Float(53), nullable=False),  # seconds since 1970, as all times here
     Column("revoked", Float(53)),
 )
@@ -46,8 +46,33 @@ SESSIONS = Table(
     Column("opened", Float(53), nullable=False),
     Column("ends", Float(53), nullable=False),
     Column("revoked", Boolean, nullable=False),
+    Column("seen", Float(53), nullable=False),  # when it was last used, to the minute
+    Column("login", String(64)),  # SHA-256 of the provider and its session, which can end this one
     Index("identity_sessions_subject", "subject"),
+    Index("identity_sessions_login", "login"),
 )
+
+ACCOUNTS = Table(
+    "identity_accounts",
+    METADATA,
+    Column("account", String(64), primary_key=True),  # SHA-256 of the provider and its name for somebody
+    Column("person", String(40), nullable=False),
+    Column("at", Float(53), nullable=False),
+)
+"""Who somebody is who signs in at a provider."""
+
+LOGINS = Table(
+    "identity_logins",
+    METADATA,
+    Column("hash", String(64), primary_key=True),  # SHA-256 of the cookie of the browser that began
+    Column("state", String(43), nullable=False),
+    Column("nonce", String(43), nullable=False),
+    Column("verifier", String(43), nullable=False),  # PKCE (RFC 7636)
+    Column("link", String(64)),  # SHA-256 of the code of an enrolment link that is to be spent
+    Column("to", String(200), nullable=False),  # the page that was wanted
+    Column("ends", Float(53), nullable=False),
+)
+"""Logins at a provider that have begun: each is answered once, in the browser that began it."""
 
 EPOCH = Table(
     "identity_epoch",

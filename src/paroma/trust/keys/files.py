@@ -83,7 +83,8 @@ def _load_or_create(
         os.close(folder)
 
 
-def _read(path: Path) -> PrivateKeyTypes:
+def read(path: Path) -> bytes:
+    """The bytes of a key file, at most 16,384. Raises FileNotFoundError, KeyFileUnsafe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -101,9 +102,13 @@ def _read(path: Path) -> PrivateKeyTypes:
                 f"others can read the key file `{path}` (mode {stat.S_IMODE(found.st_mode):o})",
                 do="take it for stolen: make a new key, and keep it with mode 600",
             )
-        content = os.read(descriptor, MOST_BYTES)
+        return os.read(descriptor, MOST_BYTES)
     finally:
         os.close(descriptor)
+
+
+def _read(path: Path) -> PrivateKeyTypes:
+    content = read(path)
     try:
         return load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as problem:

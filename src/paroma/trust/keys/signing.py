@@ -1,7 +1,8 @@
 """ES256: signatures with P-256 and SHA-256, as handles.
 
-Signatures are deterministic (RFC 6979): the same key and bytes give the same 64 bytes, so that a repeated message
-repeats to the bit and no weak random number can betray the key.
+A key that this process holds signs deterministically (RFC 6979): the same key and bytes give the same 64 bytes, and no weak
+random number can betray the key. A key that lives elsewhere signs with random numbers of its home's, so nobody may rely on
+two signatures being equal.
 """
 
 import base64
@@ -141,6 +142,12 @@ class HeldKey:
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
+def raw(der: bytes) -> bytes:
+    """The numbers r and s, 32 bytes each (RFC 7518, 3.4), of a signature in DER. Raises ValueError."""
+    r, s = decode_dss_signature(der)
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
 def thumbprint(jwk: Mapping[str, object]) -> str:
     """SHA-256 of the required members in lexical order, base64url (RFC 7638, section 3). Raises KeyInvalid."""
     members = _THUMBPRINT_MEMBERS.get(str(jwk.get("kty")))
@@ -148,6 +155,11 @@ def thumbprint(jwk: Mapping[str, object]) -> str:
         raise KeyInvalid("the key lacks a member that names it", do="send a whole JWK of kind EC, OKP or RSA")
     text = json.dumps({member: jwk[member] for member in members}, separators=(",", ":"), ensure_ascii=False)
     return base64url(hashlib.sha256(text.encode()).digest())
+
+
+def digest(data: bytes) -> bytes:
+    """What ES256 signs: SHA-256."""
+    return hashlib.sha256(data).digest()
 
 
 def base64url(data: bytes) -> str:

@@ -4,6 +4,7 @@ A change of the house rules or of a pack is a row; `refresh` takes it up, so the
 first: every decision is also made with it, differences are kept, and nothing follows from them until it is activated.
 """
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,6 +82,7 @@ class Desk:
     pruned: float = 0.0
     kept: float = 0.0
     _notes: dict[tuple[Ask, str], _Note] = field(default_factory=dict)
+    _keeping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def decide(self, ask: Ask) -> Decision:
         """Decide, in the program's loop; kept with the next `keep`. Raises nothing."""
@@ -103,11 +105,14 @@ class Desk:
 
         every: do nothing within so many seconds of the last time. Raises StoreUnavailable; then it all waits for the next time.
         """
-        now = self.clock.now()
-        if 0 <= now - self.kept < every:
+        if 0 <= self.clock.now() - self.kept < every:
             return
-        notes, self.kept = self._notes, now
-        self._notes = {}
+        async with self._keeping:  # whoever asks for what was decided waits for a writing that is under way
+            await self._write_down(store)
+
+    async def _write_down(self, store: Store) -> None:
+        notes, now = self._notes, self.clock.now()
+        self._notes, self.kept = {}, now
         try:
             if notes or now - self.pruned > PRUNE_SECONDS:
                 await store.write(lambda tx: self._write(tx, notes, now))

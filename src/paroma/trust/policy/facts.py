@@ -130,8 +130,7 @@ class SignPermit(Person, frozen=True, kw_only=True):
 class TakePart(UnderPermit, frozen=True, kw_only=True):
     """A site computes a contribution.
 
-    floor_reached: at least the permit's floor of patients may be used. steady: the cohort did not shrink by less than
-    the floor since the last exact figure (always true under differential privacy). budget_enough: for this question.
+    floor_reached: at least the permit's floor of patients may be used. budget_enough: for this question.
     walls_missing: walls of the sandbox that could not be built. hour: of the day at the site, 0 to 23. computing: contributions
     that are under way here. run_seconds, run_mib: since the run was entered here, and MiB that it has sent from here.
     """
@@ -149,7 +148,6 @@ class TakePart(UnderPermit, frozen=True, kw_only=True):
     features: frozenset[str]
     permitted_features: frozenset[str]
     floor_reached: bool
-    steady: bool
     budget_enough: bool
     questions_left: int
     attempts_left: int

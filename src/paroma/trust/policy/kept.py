@@ -93,6 +93,7 @@ def keep(tx: Connection, ask: Ask, decision: Decision, *, times: int, began: flo
         "decision": name,
         "ask": asks.written(without_patient(ask)),
         "action": ask.action,
+        "principal": without_patient(ask).principal.id[:64],
         "allowed": decision.allowed,
         "policy": decision.reasons[0].policy[:200],
         "policies": decision.policies,
@@ -144,6 +145,13 @@ def find(tx: Connection, name: str) -> Kept:
 def recent(tx: Connection, most: int) -> tuple[Kept, ...]:
     """The newest decisions."""
     rows = tx.execute(select(DECISIONS).order_by(DECISIONS.c.at.desc(), DECISIONS.c.decision).limit(most)).mappings()
+    return tuple(_kept(row) for row in rows)
+
+
+def of(tx: Connection, principal: str, most: int) -> tuple[Kept, ...]:
+    """The newest decisions on what one person or site asked."""
+    found = select(DECISIONS).where(DECISIONS.c.principal == principal)
+    rows = tx.execute(found.order_by(DECISIONS.c.at.desc(), DECISIONS.c.decision).limit(most)).mappings()
     return tuple(_kept(row) for row in rows)
 
 

@@ -5,6 +5,7 @@ Those of the release are always in force. A hospital or a hub adds packs of its 
 they make a decision stricter, never laxer.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,9 +92,30 @@ def own(files: Mapping[str, bytes]) -> Pack:
                 f"policy `{rule.id}` allows something",
                 do="turn it into a forbid, or mark it @limit so that it only obliges",
             )
+        if rule.effect == "forbid" and (odd := _named(rule) & stopping()):
+            raise PackInvalid(
+                f"policy `{rule.id}` speaks of `{min(odd)}`, and nobody may be kept from stopping something",
+                do='name other actions, for instance `action in Action::"Using"`',
+            )
     if not pack.cases:
         raise PackInvalid("the pack has no test", do="write at least one [[test]] into tests.toml")
     return pack
+
+
+@cache
+def stopping() -> frozenset[str]:
+    """The actions that stop something (withdraw, pause, revoke, ...), and every group with one of them in it."""
+    text = (resources.files("paroma.trust.policy") / "policies" / "schema.cedarschema").read_text("utf-8")
+    groups = {name: set(re.split(r",\s*", inside)) for name, inside in re.findall(r"action (\w+) in \[([^]]*)\]", text)}
+    stops = {name for name, inside in groups.items() if "Stopping" in inside}
+    return frozenset({"every action", "Stopping", *stops, *(group for name in stops for group in groups[name])})
+
+
+def _named(rule: Rule) -> frozenset[str]:
+    """The actions and groups in a rule's scope."""
+    scope = rule.body["action"]
+    entities = scope["entities"] if "entities" in scope else [scope["entity"]] if "entity" in scope else []
+    return frozenset(one["id"] for one in entities) or frozenset({"every action"})
 
 
 def read(files: Mapping[str, bytes]) -> Pack:

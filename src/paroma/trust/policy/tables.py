@@ -13,6 +13,7 @@ DECISIONS = Table(
     Column("decision", String(64), primary_key=True),  # SHA-256 of the digest of the policies and the request
     Column("ask", LargeBinary, nullable=False),  # canonical JSON; a patient's id is never in it
     Column("action", String(40), nullable=False),
+    Column("principal", String(64), nullable=False),  # who asked; of a patient no more than that it was one
     Column("allowed", Boolean, nullable=False),
     Column("policy", String(200), nullable=False),
     Column("policies", String(64), nullable=False),
@@ -21,6 +22,7 @@ DECISIONS = Table(
     Column("at", Float(53), nullable=False),  # the last time
     Column("until", Float(53), nullable=False),  # kept no longer
     Index("policy_decisions_at", "at"),
+    Index("policy_decisions_principal", "principal", "at"),
     Index("policy_decisions_until", "until"),
 )
 

@@ -89,7 +89,9 @@ def clock(at: float) -> str:
 def clock12(at: float, zone: tzinfo = UTC) -> str:
     """`2:02:11 pm`, for patients: the clock on their own wall. Only UTC, which hangs on no wall, is named."""
     moment = datetime.fromtimestamp(at, zone)
-    return f"{moment.hour % 12 or 12}:{moment:%M:%S} {'am' if moment.hour < 12 else 'pm'}{' UTC' if zone is UTC else ''}"
+    return (
+        f"{moment.hour % 12 or 12}:{moment:%M:%S} {'am' if moment.hour < 12 else 'pm'}{' UTC' if zone is UTC else ''}"
+    )
 
 
 def spelled(number: int) -> str:

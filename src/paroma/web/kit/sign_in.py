@@ -3,6 +3,7 @@
 There is no password and no other door. A link opened twice, run out or never made gives the same page.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from paroma.kernel.clock import Clock
-from paroma.kernel.errors import BadInput, Refused
+from paroma.kernel.errors import BadInput, Refused, Unavailable
 from paroma.kernel.ids import PersonId
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store.database import Store
@@ -124,8 +125,12 @@ class SignIn:
 
     async def session(self, request: Request) -> Session:
         """The living session of the browser. Raises SessionEnded."""
-        cookie = request.cookies.get(self.cookie)
-        return await self.store.read(lambda tx: people.session(tx, cookie, now=self.clock.now()))
+        cookie, now = request.cookies.get(self.cookie), self.clock.now()
+        found = await self.store.read(lambda tx: people.session(tx, cookie, now=now))
+        if now - found.seen >= people.SEEN_SECONDS:
+            with contextlib.suppress(Unavailable):  # a list that is a minute behind is no reason to show no page
+                await self.store.write(lambda tx: people.used(tx, found.session, now=now))
+        return found
 
     async def checked_form(self, request: Request, most: int = 4_096) -> dict[str, str]:
         """A form of the session's own page. Raises BadInput, Refused."""
@@ -169,7 +174,7 @@ class SignIn:
 
         def spend(tx: Connection) -> Person:
             who = people.enrol(tx, said.code, said.jwk, now=now, randomness=self.randomness)
-            if who.key.thumbprint != proof.thumbprint:
+            if who.thumbprint != proof.thumbprint:
                 raise Refused("the proof is by another key", do="send both with the key that you enrol")
             self.enrolled(tx, who)
             return who
