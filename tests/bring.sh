@@ -1,9 +1,22 @@
 #!/bin/sh
 # Brings the Debian packages named, where they are missing and it can: as root, or where sudo asks for no password.
+# `npm:FOLDER` brings what FOLDER/package-lock.json names (by digest) into build/, where Node is there.
 # Never fails: what cannot be brought is left out by the tests that need it, which say so.
 set -u
 missing=""
 for package in "$@"; do
+    case "$package" in
+    npm:*)
+        folder="${package#npm:}" here="build/$(basename "${package#npm:}")"
+        cmp -s "$folder/package-lock.json" "$here/node_modules/.of" && continue
+        echo "bringing what $folder/package-lock.json names" >&2
+        { mkdir -p "$here" && cp "$folder/package.json" "$folder/package-lock.json" "$here/" &&
+            (cd "$here" && npm ci --ignore-scripts --no-audit --no-fund) >/dev/null 2>&1 &&
+            cp "$folder/package-lock.json" "$here/node_modules/.of"; } ||
+            echo "not brought: $folder (needs Node 20 with npm)" >&2
+        continue
+        ;;
+    esac
     command -v "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from starlette.requests import Request
+from starlette.routing import Route
 
 from paroma.kernel.errors import BadInput, ParomaError, Refused, Unavailable
 from paroma.web.kit import http
@@ -66,6 +67,32 @@ def test_each_error_is_a_problem_with_its_next_step(error, status):
 def test_an_error_of_the_program_itself_is_not_told():
     with pytest.raises(ZeroDivisionError):
         asyncio.run(http.problem(request(b""), ZeroDivisionError("patient-1")))
+
+
+def test_a_fault_is_told_without_a_word_of_it_and_said_where_in_the_programs_own_output(caplog):
+    async def me(_request):
+        raise ZeroDivisionError("patient-1")
+
+    said = []
+
+    async def scene():
+        app = http.program([Route("/me/{patient}", me)])
+        scope = {"type": "http", "method": "GET", "path": "/me/patient-2", "headers": [], "query_string": b""}
+        with pytest.raises(ZeroDivisionError):
+            await app({**scope, "raw_path": b"/me/patient-2"}, None, lambda message: collect(message))
+
+    async def collect(message):
+        said.append(message)
+
+    asyncio.run(scene())
+    assert said[0]["status"] == 500
+    assert json.loads(said[1]["body"])["title"] == "Broken"
+    assert b"patient" not in said[1]["body"]
+    assert (b"x-content-type-options", b"nosniff") in said[0]["headers"]
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "me failed" in record.getMessage()
+    assert "patient-2" not in record.getMessage()
 
 
 @pytest.mark.parametrize(

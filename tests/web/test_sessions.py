@@ -74,7 +74,7 @@ def test_what_a_person_did_is_shown_to_them_with_what_was_decided_and_to_nobody_
         assert {(a["action"], a["allowed"]) for a in acts} >= {("ReadMembers", True), ("Apply", False)}
         assert "ReadCatalogue" not in {a["action"] for a in acts} - {a["action"] for a in before}
         refused = next(a for a in acts if a["action"] == "Apply")
-        logged = [e for e in town.federation_log() if e["kind"] == "refused" and e["principal"] == operator.person]
+        logged = [e for e in town.hub_log() if e["kind"] == "refused" and e["principal"] == operator.person]
         assert refused["decision"] in {e["decision"] for e in logged}  # the log names the same decision
         page = (await (await browser_of(town, fed, "operator@hub")).ask("GET", HUB + "/me/sessions")).body.decode()
         assert "Read members" in page

@@ -34,13 +34,14 @@ def init(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8443,
     url: Annotated[str | None, typer.Option(help="Address under which members reach it, if another.")] = None,
+    key: Annotated[str, typer.Option(help="Name of a key in an HSM, TPM or KMS to sign with; made if need be.")] = "",
     *,
     json: Json = False,
 ) -> None:
     """Make a hub's folder: settings, keys, an empty database. Safe to repeat."""
     from paroma.hub import commands
 
-    made = commands.init(folder, name, host=host, port=port, url=url)
+    made = commands.init(folder, name, host=host, port=port, url=url, key=key)
     text = f"{made.name} lies in {folder}\n  next: paroma hub run --folder {folder}"
     show.done({"name": made.name, "url": made.url, "folder": str(folder)}, text, json=json)
 

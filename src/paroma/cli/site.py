@@ -31,12 +31,13 @@ def join(
     owner: Annotated[str, typer.Option(help="The organisation that owns it.")],
     folder: Folder = HERE,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of its own pages, on this machine.")] = 8480,
+    key: Annotated[str, typer.Option(help="Name of a key in an HSM, TPM or KMS to sign with; made if need be.")] = "",
     json: Json = False,
 ) -> None:
     """Join a federation: keys are made here and stay here. Safe to repeat."""
     from paroma.site import commands
 
-    made = commands.join(invitation, folder, owner=owner, title=title, port=port)
+    made = commands.join(invitation, folder, owner=owner, title=title, port=port, key=key)
     had = "had joined before" if made.again else "joined"
     text = f"{title} {had}: {made.site} at {made.hub}\n  next: paroma site run --folder {folder}"
     show.done(made, text, json=json)
@@ -112,8 +113,7 @@ def person_list(folder: Folder = HERE, *, json: Json = False) -> None:
         for one in found
     ]
     value = [
-        {"person": p.person, "name": p.name, "role": p.role, "revoked": p.revoked, "key": p.thumbprint}
-        for p in found
+        {"person": p.person, "name": p.name, "role": p.role, "revoked": p.revoked, "key": p.thumbprint} for p in found
     ]
     text = show.table(("name", "role", "", "person", "key"), rows, none="nobody is enrolled yet")
     show.done({"people": value}, text, json=json)

@@ -171,6 +171,12 @@ def _audit() -> "typer.Typer":
     return audit.APP
 
 
+def _key() -> "typer.Typer":
+    from paroma.cli import keys
+
+    return keys.APP
+
+
 def _bench() -> "typer.Typer":
     from paroma.cli import bench
 
@@ -194,6 +200,7 @@ GROUPS: Final[dict[str, tuple[str, "Callable[[], typer.Typer]"]]] = {
     "run": ("compute under a permit, watch it, read what came out", _run),
     "policy": ("test policies, explain a decision, see what a change would do", _policy),
     "audit": ("check a log from its first byte, or take a copy along", _audit),
+    "key": ("make, show and destroy keys in a file, TPM, HSM or KMS", _key),
     "bench": ("measure one of the figures that we claim", _bench),
     "demo": ("a hub and four hospitals on this machine", _demo),
 }

@@ -12,8 +12,9 @@ from paroma.hub.api.sessions import SessionPages
 from paroma.hub.parts import Hub
 from paroma.kernel.release import VERSION
 from paroma.trust.identity.people import Person
-from paroma.web.console.run import closed_page
+from paroma.web.console.run import closed_page, signed_in_page
 from paroma.web.kit.http import page, program
+from paroma.web.kit.login import LoginRoutes
 from paroma.web.kit.sessions import OwnRoutes
 from paroma.web.kit.sign_in import SignIn
 
@@ -24,9 +25,6 @@ def sign_in_of(hub: Hub) -> SignIn:
     def closed(headline: str, what_to_do: str) -> Response:
         shown = closed_page(federation=hub.settings.name, headline=headline, what_to_do=what_to_do, release=VERSION)
         return page(shown, 403)
-
-    def enrolled(tx: Connection, person: Person) -> None:
-        hub.log.write(tx, "person-enrolled", person=person.person, role=person.role, key=person.thumbprint)
 
     return SignIn(
         store=hub.store,
@@ -40,8 +38,27 @@ def sign_in_of(hub: Hub) -> SignIn:
         find=hub.find,
         closed=closed,
         home=lambda _session: "/",
-        enrolled=enrolled,
+        enrolled=lambda tx, person: _enrolled(hub, tx, person),
     )
+
+
+def login_of(hub: Hub, sign_in: SignIn) -> LoginRoutes:
+    """How people get in who sign in at a provider."""
+
+    def signed_in(person: str, to: str) -> Response:
+        return page(signed_in_page(federation=hub.settings.name, person=person, to=to, release=VERSION))
+
+    return LoginRoutes(
+        sign_in=sign_in,
+        provider=hub.provider,
+        site=None,
+        signed_in=signed_in,
+        enrolled=lambda tx, person: _enrolled(hub, tx, person),
+    )
+
+
+def _enrolled(hub: Hub, tx: Connection, person: Person) -> None:
+    hub.log.write(tx, "person-enrolled", person=person.person, role=person.role, key=person.thumbprint)
 
 
 def make_app(hub: Hub) -> ASGIApp:
@@ -55,6 +72,7 @@ def make_app(hub: Hub) -> ASGIApp:
         *people.routes(),
         *policies.routes(hub, people),
         *own.routes(),
+        *login_of(hub, sign_in).routes(),
         *PageRoutes(hub, sign_in, people).routes(),
         *SessionPages(hub, sign_in, own).routes(),
     ]

@@ -25,12 +25,21 @@ from paroma.learn.sandbox.task import Workers
 from paroma.trust.federation import invitations, pinning
 from paroma.trust.identity import people
 from paroma.trust.identity.login_line import LoginLine
+from paroma.trust.identity.oidc import network_for
 from paroma.trust.identity.tokens import ROLES
+from paroma.trust.keys.named import Homes
 
 
-def init(folder: Path, name: str, *, host: str = "127.0.0.1", port: int = 8443, url: str | None = None) -> HubSettings:
-    """Make a hub's folder: settings, keys, certificates, an empty database. Safe to repeat with the same name and address."""
-    made = HubSettings(folder=folder, name=name, host=host, port=port, url=origin(url or f"https://{host}:{port}"))
+def init(
+    folder: Path, name: str, *, host: str = "127.0.0.1", port: int = 8443, url: str | None = None, key: str = ""
+) -> HubSettings:
+    """Make a hub's folder: settings, keys, certificates, an empty database. Safe to repeat with the same name and address.
+
+    key: name of the key to sign with, made if need be; empty: a file.
+    """
+    made = HubSettings(
+        folder=folder, name=name, host=host, port=port, url=origin(url or f"https://{host}:{port}"), signing_key=key
+    )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = folder / FILE
     if file.exists():
@@ -38,6 +47,8 @@ def init(folder: Path, name: str, *, host: str = "127.0.0.1", port: int = 8443, 
         if (there.name, there.url) != (made.name, made.url):
             raise Refused(f"`{folder}` holds another hub, `{there.name}`", do="name another folder, or use it as it is")
         return there
+    if key:
+        Homes.of_this_machine(SystemDisk(), OsRandomness()).signing_or_new(key).close()
     SystemDisk().replace(file, to_toml(made).encode(), mode=0o600)
     opened(load(folder)).store.close()  # the environment may name another database
     return made
@@ -61,6 +72,7 @@ def _opened(settings: HubSettings, workers: Workers) -> Hub:
         disk=SystemDisk(),
         blocking=Threads(4, "hub"),
         workers=workers,
+        network=network_for(settings.login) if settings.login.issuer else None,
     )
     return open_hub(settings, ports, authority=_files(settings).ca.read_bytes())
 

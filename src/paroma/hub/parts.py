@@ -29,6 +29,7 @@ from paroma.kernel.randomness import Randomness
 from paroma.kernel.store import migrations, tables as store_tables
 from paroma.kernel.store.database import Store, open_store
 from paroma.kernel.wire import framing
+from paroma.kernel.wire.network import Network
 from paroma.learn.runs.messages import FromSite
 from paroma.learn.sandbox.task import Workers
 from paroma.trust.audit import log as logs, tables as audit_tables, witness
@@ -46,9 +47,11 @@ from paroma.trust.federation.tables import MEMBERS
 from paroma.trust.identity import epoch, people, tables as identity_tables
 from paroma.trust.identity.clients import Client, Issuer
 from paroma.trust.identity.nonces import Nonces
+from paroma.trust.identity.oidc import Provider
 from paroma.trust.identity.tokens import Verifier
 from paroma.trust.keys.files import load_or_create, load_or_create_log_key
-from paroma.trust.keys.signing import HeldKey
+from paroma.trust.keys.named import Homes, of_program
+from paroma.trust.keys.signing import SigningKey
 from paroma.trust.permit.messages import PermitEnded, PermitRefused, PermitSigned
 from paroma.trust.policy import tables as policy_tables
 from paroma.trust.policy.desk import open_desk
@@ -82,6 +85,7 @@ class Ports:
     disk: Disk
     blocking: Blocking
     workers: Workers
+    network: Network | None = None  # to the provider of logins, where one is set
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,7 +95,7 @@ class Hub:
     settings: HubSettings
     ports: Ports
     store: Store
-    key: HeldKey
+    key: SigningKey
     signer: CheckpointSigner
     log: Journal
     nonces: Nonces
@@ -107,6 +111,7 @@ class Hub:
     gate: Gate
     lifecycle: Lifecycle
     presence: Presence
+    provider: Provider | None  # at which people sign in
     standings: dict[
         SiteId, "SiteStanding"
     ]  # with which policy let a site in; compared with the store's at each request
@@ -212,7 +217,8 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
     store = open_store(settings.database, ports.blocking, ports.disk)
     migrations.upgrade(store, VERSIONS)
     folder = settings.folder
-    key = load_or_create(folder / "keys" / "hub.pem", ports.disk, ports.randomness)
+    homes = Homes.of_this_machine(ports.disk, ports.randomness)
+    key = of_program(settings.signing_key, folder / "keys" / "hub.pem", homes)
     log_key = load_or_create_log_key(folder / "keys" / "log.pem", ports.disk, ports.randomness)
     signer = CheckpointSigner(origin_of(settings), log_key)
     log = Journal(name=logs.FEDERATION, signer=signer, clock=ports.clock)
@@ -273,12 +279,20 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
         gate=gate,
         lifecycle=Lifecycle(log=log, runs=runs, post=post, clock=ports.clock),
         presence=Presence(ports.clock, grace=settings.offline_seconds),
+        provider=_provider(settings, ports),
         standings={},
         authority=authority,
         jobs=[],
     )
     store.write_now(lambda tx: logs.begin(tx, logs.FEDERATION, signer))
     return hub
+
+
+def _provider(settings: HubSettings, ports: Ports) -> Provider | None:
+    if not settings.login.issuer or ports.network is None:
+        return None
+    key = load_or_create(settings.folder / "keys" / "login.pem", ports.disk, ports.randomness)
+    return Provider(settings.login, ports.network, key, clock=ports.clock, randomness=ports.randomness)
 
 
 def _log_key_of(tx: Connection, site: SiteId) -> NoteKey:

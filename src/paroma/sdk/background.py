@@ -27,6 +27,11 @@ class Background:
         self._thread = threading.Thread(target=self._loop.run_forever, name="paroma", daemon=True)
         self._thread.start()
 
+    @property
+    def open(self) -> bool:
+        """Whether `close` is still to come."""
+        return not self._loop.is_closed()
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` returns. Ctrl-C ends the work, too. Raises ConnectionClosed, and what `work` raises."""
         if self._loop.is_closed():

@@ -14,7 +14,14 @@ from paroma.kernel.clock import Clock
 from paroma.kernel.disk import Disk
 from paroma.kernel.errors import BadInput, Refused
 from paroma.kernel.randomness import Randomness
-from paroma.kernel.wire.network import HttpsNetwork, LoopbackNetwork, Network, trusting, trusting_nobody_yet
+from paroma.kernel.wire.network import (
+    HttpsNetwork,
+    LoopbackNetwork,
+    Network,
+    closing,
+    trusting,
+    trusting_nobody_yet,
+)
 from paroma.sdk import profile as profiles
 from paroma.sdk.profile import Profile
 from paroma.trust.channel.caller import Caller, refused_by
@@ -76,13 +83,15 @@ async def login(
     reach = ways if ways is not None else Ways()
     authority = None
     if line.fingerprint:
-        found = await pinning.fetch_ca(reach.unknown(line.url), line.url, line.fingerprint)
+        async with closing(reach.unknown(line.url)) as unknown:
+            found = await pinning.fetch_ca(unknown, line.url, line.fingerprint)
         authority = found.decode("ascii")
         say(f"{line.url} shows the authority that the line names")
     file = where / (_NEW_KEY if new_key else profiles.KEY)
     key = files.load_or_create(file, disk, randomness)
     say(f"the key lies in {file} and stays there")
-    enrolled = await _enrol(reach.known(line.url, authority), key, line, clock=clock, randomness=randomness)
+    async with closing(reach.known(line.url, authority)) as network:
+        enrolled = await _enrol(network, key, line, clock=clock, randomness=randomness)
     if new_key:
         disk.replace(where / profiles.KEY, file.read_bytes(), mode=0o600)
         disk.remove(file)

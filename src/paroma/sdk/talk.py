@@ -1,6 +1,6 @@
 """One program, spoken to by one person: typed questions and answers over `Caller`, from plain calls."""
 
-from collections.abc import Awaitable
+import atexit
 from typing import Final, TypeVar
 
 import msgspec
@@ -8,7 +8,7 @@ import msgspec
 from paroma.kernel.clock import Clock
 from paroma.kernel.errors import BadInput
 from paroma.kernel.randomness import Randomness
-from paroma.kernel.wire.network import HttpResponse, Network
+from paroma.kernel.wire.network import HttpResponse, Network, close
 from paroma.sdk.background import Background
 from paroma.sdk.profile import Profile
 from paroma.trust.channel.caller import Caller, refused_by
@@ -40,6 +40,7 @@ class Talk:
         self.clock = clock
         self._network = network
         self._background = Background()
+        atexit.register(self.close)  # whoever forgets it in a notebook hears no complaint about open connections
         self._caller = Caller(network, key, profile.person, profile.origin, clock=clock, randomness=randomness)
 
     def get(self, path: str, kind: type[T], *, wait: float = WAIT_SECONDS) -> T:
@@ -64,20 +65,16 @@ class Talk:
 
     def close(self) -> None:
         """End all connections, and the thread."""
-        close = getattr(self._network, "close", None)  # a real network has one; the simulation's needs none
-        if close is not None:
-            self._background.run(_closed(close()))
-        self._background.close()
+        atexit.unregister(self.close)
+        if self._background.open:
+            self._background.run(close(self._network))
+            self._background.close()
 
     def _ask(self, method: str, path: str, body: bytes, *, wait: float = WAIT_SECONDS, kind: str = JSON) -> bytes:
         reply: HttpResponse = self._background.run(self._caller.call(method, path, body, wait=wait, kind=kind))
         if reply.status >= 300:
             raise refused_by(reply)
         return reply.body
-
-
-async def _closed(closing: Awaitable[None]) -> None:
-    await closing
 
 
 def _read(path: str, body: bytes, kind: type[T]) -> T:

@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 from paroma.site import reports
 from paroma.site.api import policies
 from paroma.site.api.officer import OfficerRoutes
+from paroma.site.api.officer_pages import OfficerPages
 from paroma.site.api.portal import PortalRoutes
 from paroma.site.parts import Site
 from paroma.trust.identity import people
@@ -32,7 +33,7 @@ def sign_in_of(site: Site) -> SignIn:
         verifier=site.verifier,
         find=people.find_client,
         closed=closed,
-        home=lambda session: "/me" if session.role == "patient" else "/api/site",
+        home=lambda session: "/me" if session.role == "patient" else "/officer",
         enrolled=site.enrolled,
     )
 
@@ -47,5 +48,6 @@ def make_app(site: Site) -> ASGIApp:
         *policies.routes(site, officers),
         *OwnRoutes(store=site.store, sign_in=sign_in, desk=site.gate.desk).routes(),
         *PortalRoutes(site, sign_in).routes(),
+        *OfficerPages(site, sign_in, officers).routes(),
     ]
     return program(routes, start=site.start, stop=site.stop)

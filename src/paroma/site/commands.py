@@ -22,7 +22,7 @@ from paroma.kernel.ids import PatientId, PersonId, printable
 from paroma.kernel.randomness import OsRandomness, Randomness
 from paroma.kernel.store import migrations
 from paroma.kernel.store.database import Store, open_store
-from paroma.kernel.wire.network import HttpsNetwork, Network, trusting, trusting_nobody_yet
+from paroma.kernel.wire.network import HttpsNetwork, Network, closing, trusting, trusting_nobody_yet
 from paroma.learn.sandbox.host import inspect_walls
 from paroma.learn.sandbox.walls import Wall
 from paroma.site import ending
@@ -37,7 +37,9 @@ from paroma.trust.federation import invitations, join as joining, pinning
 from paroma.trust.identity import people
 from paroma.trust.identity.login_line import LoginLine
 from paroma.trust.identity.people import Person
-from paroma.trust.keys.files import load_or_create, load_or_create_log_key
+from paroma.trust.keys.files import load_or_create_log_key
+from paroma.trust.keys.named import Homes, of_program
+from paroma.trust.keys.signing import SigningKey
 from paroma.trust.policy import facts
 from paroma.trust.policy.decide import Ask
 from paroma.trust.policy.desk import open_desk
@@ -55,7 +57,7 @@ class Joined:
     again: bool
 
 
-def join(line: str, folder: Path, *, owner: str, title: str, port: int = 8480) -> Joined:
+def join(line: str, folder: Path, *, owner: str, title: str, port: int = 8480, key: str = "") -> Joined:
     """Join a federation with one line: keys are made here and stay here, nothing is carried by hand. Safe to repeat."""
     return asyncio.run(
         join_over(
@@ -64,6 +66,7 @@ def join(line: str, folder: Path, *, owner: str, title: str, port: int = 8480) -
             owner=owner,
             title=title,
             port=port,
+            signing_key=key,
             networks=_networks,
             clock=SystemClock(),
             randomness=OsRandomness(),
@@ -83,14 +86,15 @@ async def join_over(
     owner: str,
     title: str,
     port: int,
+    signing_key: str = "",
     networks: Callable[[str, bytes | None], Network],
     clock: Clock,
     randomness: Randomness,
     disk: Disk,
 ) -> Joined:
-    """`join` over a network: networks(origin, authority or None before it is known)."""
+    """`join` over a network: networks(origin, authority or None before it is known). signing_key: name of a key, or empty."""
     invitation = invitations.parse(line)
-    settings = SiteSettings(folder=folder, title=title, port=port)
+    settings = SiteSettings(folder=folder, title=title, port=port, signing_key=signing_key)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240
     if (folder / MEMBER).exists():  # a command: nothing else waits in this loop
         there = member_of(settings)
@@ -99,15 +103,18 @@ async def join_over(
                 f"`{folder}` is a site of `{there.hub}` already", do="use another folder for another federation"
             )
         return Joined(site=there.site, hub=there.hub, folder=str(folder), pages=settings_of(folder).origin, again=True)
-    authority = await pinning.fetch_ca(networks(invitation.url, None), invitation.url, invitation.fingerprint)
-    key = load_or_create(folder / "keys" / "site.pem", disk, randomness)
+    async with closing(networks(invitation.url, None)) as unknown:
+        authority = await pinning.fetch_ca(unknown, invitation.url, invitation.fingerprint)
+    homes = Homes.of_this_machine(disk, randomness)
+    key: SigningKey = (
+        homes.signing_or_new(signing_key) if signing_key else of_program("", folder / "keys" / "site.pem", homes)
+    )
     log_key = load_or_create_log_key(folder / "keys" / "log.pem", disk, randomness)
     signer = CheckpointSigner(log_name(folder, randomness, disk), log_key)
     body = joining.request(invitation, key, log_vkey=signer.vkey, owner=owner, title=title)
-    caller = Caller(
-        networks(invitation.url, authority), key, key.thumbprint, invitation.url, clock=clock, randomness=randomness
-    )
-    reply = await caller.prove("POST", joining.PATH, body, kind="application/json", wait=30.0)
+    async with closing(networks(invitation.url, authority)) as network:
+        caller = Caller(network, key, key.thumbprint, invitation.url, clock=clock, randomness=randomness)
+        reply = await caller.prove("POST", joining.PATH, body, kind="application/json", wait=30.0)
     if reply.status not in {200, 201}:
         raise refused_by(reply)
     accepted = joining.read_accepted(reply.body, invitation, thumbprint=key.thumbprint)
@@ -143,7 +150,9 @@ def load(folder: Path, files: Iterable[Path], data_set: Path) -> Brought:
     described: DataSet = load_data_set(data_set)
     store, disk, clock = _store(settings), SystemDisk(), SystemClock()
     try:
-        vault = open_vault(folder / "vault", settings.roots, disk, OsRandomness())
+        homes = Homes.of_this_machine(disk, OsRandomness())
+        keys = [homes.wrapping(one) for one in settings.root_keys]
+        vault = open_vault(folder / "vault", settings.roots, disk, OsRandomness(), keys)
     except VaultInUse as problem:
         store.close()
         raise SiteRunning(folder) from problem
@@ -201,7 +210,7 @@ def revoke_person(folder: Path, who: str, reason: str) -> tuple[Person, bool]:
         raise BadInput("no reason is given", do="say why, in a sentence: it stands in the log")
     settings, disk, clock = settings_of(folder), SystemDisk(), SystemClock()
     membership, store = member_of(settings), _store(settings)
-    key = load_or_create(folder / "keys" / "site.pem", disk, OsRandomness())
+    key = of_program(settings.signing_key, folder / "keys" / "site.pem", Homes.of_this_machine(disk, OsRandomness()))
     log_key = load_or_create_log_key(folder / "keys" / "log.pem", disk, OsRandomness())
     journal = Journal(
         name=logs.SITE, signer=CheckpointSigner(log_name(folder, OsRandomness(), disk), log_key), clock=clock

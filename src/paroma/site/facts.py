@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, floor
 
+import msgspec
 from sqlalchemy import Connection, select
 
 from paroma.data.catalogue.data_set import parse
@@ -17,7 +18,7 @@ from paroma.trust.channel.heads import cosigning_key
 from paroma.trust.federation import members
 from paroma.trust.federation.members import Member
 from paroma.trust.permit import permit as permits
-from paroma.trust.permit.permit import Permit
+from paroma.trust.permit.permit import Permit, SignedPermit
 from paroma.trust.policy.facts import Answer, Consider, TakePart, Vote
 
 NEVER = 10**9  # s: how old a checkpoint is that no quorum has cosigned
@@ -129,6 +130,15 @@ def kinds_of(tx: Connection, permit: Permit) -> frozenset[str]:
     return frozenset(kind for name in permit.features if (kind := described.get(name, "unknown")))
 
 
+def _still_signed(tx: Connection, content: bytes) -> bool:
+    """Whether no key that made the permit valid here was ended since: whoever stole it may have signed, and the hub may go on."""
+    ended = members.signs_no_more(tx)
+    if not ended:
+        return True
+    signed = msgspec.msgpack.decode(content, type=SignedPermit)
+    return not any((one.site, one.key) in ended for one in signed.signatures)
+
+
 def _under(tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: str, now: float) -> Mapping[str, object]:
     k, everybody = quorum_of(permit), members.members(tx)
     try:
@@ -136,7 +146,8 @@ def _under(tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: st
         count, age = len(times), ceil(max(cosignatures.age_of(times, k, now), 0.0)) if times else NEVER
     except (QuorumMissing, NoteInvalid):
         count, age = 0, NEVER
-    state = tx.execute(select(PERMITS.c.state).where(PERMITS.c.permit == permit.id)).scalar_one_or_none()
+    row = tx.execute(select(PERMITS.c.state, PERMITS.c.content).where(PERMITS.c.permit == permit.id)).one_or_none()
+    state = None if row is None else row.state
     status = {m.site: m.status for m in everybody}.get(me, "left")
     return {
         "member": status,
@@ -149,7 +160,7 @@ def _under(tx: Connection, permit: Permit, me: SiteId, cosigned: str, origin: st
         "quorum": k,
         "paused": paused(tx),
         "permit_state": state or "unknown",
-        "permit_signed": state == "valid",
+        "permit_signed": row is not None and state == "valid" and _still_signed(tx, bytes(row.content)),
         "takes_part": me in permits.sites(permit),
         "purpose": permit.purpose,
         "now": floor(now),

@@ -5,7 +5,7 @@ Clock, randomness, disk, network, workers and blocking come in, so that the simu
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from paroma.data.vault.vault import Vault, open_vault
 from paroma.kernel.blocking import Blocking
 from paroma.kernel.clock import Clock
 from paroma.kernel.disk import Disk
-from paroma.kernel.errors import BadInput, ParomaError, Unavailable
+from paroma.kernel.errors import BadInput, ParomaError, Refused, Unavailable
 from paroma.kernel.ids import PatientId, PermitId, PersonId
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store import migrations, tables as store_tables
@@ -41,6 +41,7 @@ from paroma.site.round import After, Parts, Rounds, RunMessage
 from paroma.site.settings import Membership, SiteSettings, member_of
 from paroma.site.tables import FLAGS, RECEIPTS
 from paroma.trust.audit import entries, log as logs, tables as audit_tables
+from paroma.trust.audit.checkpoint import LogInconsistent
 from paroma.trust.audit.cosignatures import Cosigner
 from paroma.trust.audit.journal import Journal
 from paroma.trust.audit.notes import CheckpointSigner, NoteKey
@@ -56,8 +57,9 @@ from paroma.trust.identity.clients import Issuer
 from paroma.trust.identity.nonces import Nonces
 from paroma.trust.identity.people import Person
 from paroma.trust.identity.tokens import Verifier
-from paroma.trust.keys.files import load_or_create, load_or_create_log_key
-from paroma.trust.keys.signing import HeldKey
+from paroma.trust.keys.files import load_or_create_log_key
+from paroma.trust.keys.named import Homes, of_program
+from paroma.trust.keys.signing import SigningKey
 from paroma.trust.permit.messages import PermitEnded, PermitIssued, PermitProposed
 from paroma.trust.permit.permit import PermitUnsigned
 from paroma.trust.policy import tables as policy_tables
@@ -79,6 +81,7 @@ METADATAS: tuple[MetaData, ...] = (
 
 VERSIONS = Path(__file__).with_name("versions")
 SHORTEST_WAIT = 1.0  # s between two looks at periods that begin or end
+SIGNER_PAUSES = (0.0, 0.1, 0.3, 1.0, 3.0)  # s until the federation log is followed once more for a signer's key
 NOTICE_SECONDS = 0.5  # s between two looks at the revocation epoch
 KEEP_SECONDS = 5.0  # s between two writings of what was decided
 
@@ -121,7 +124,7 @@ class Site:
     membership: Membership
     ports: Ports
     store: Store
-    key: HeldKey
+    key: SigningKey
     journal: Journal
     gate: Gate
     vault: Vault
@@ -139,6 +142,7 @@ class Site:
     failures: list[str] = field(default_factory=list)
     jobs: list[asyncio.Task[None]] = field(default_factory=list)
     online: bool = False
+    heard: float | None = None  # when the hub answered last, unix s
 
     async def start(self) -> None:
         """Take up what a restart left, and talk with the hub."""
@@ -251,11 +255,8 @@ class Site:
         """One message, to whom it belongs."""
         message = framing.unpack(arrival.body, FromHub, MOST_MESSAGE)
         me, now = self.membership.site, self.ports.clock.now()
-        if isinstance(
-            message, PermitProposed | PermitIssued
-        ):  # what stops is never refused; a use is decided as it is done
-            log = "consistent" if self.heads.trouble is None else "inconsistent"
-            self.gate.decide(HUB, Receive(log=log), FEDERATION).require()
+        if isinstance(message, PermitProposed | PermitIssued):
+            self._require_consistent()  # what stops is never refused; a use is decided as it is done
         match message:
             case Nudge():
                 return
@@ -271,15 +272,25 @@ class Site:
             case PermitEnded():
                 await self._permit_ended(arrival, message)
             case RunInvitation():
-                await self._known(message.participants)
-                try:
-                    await self.rounds.invited(arrival, message)
-                except PermitUnsigned:
-                    await self.follower.catch_up()  # a signer's site may have been let in again a moment ago
-                    await self.rounds.invited(arrival, message)
+                await self._invited(arrival, message)
             case _:
                 await self.rounds.heard(arrival, message)
         self.line.wake()
+
+    def _require_consistent(self) -> None:
+        """Whether this site still believes what rests on the federation log. Raises Refused."""
+        log = "consistent" if self.heads.trouble is None else "inconsistent"
+        self.gate.decide(HUB, Receive(log=log), FEDERATION).require()
+
+    async def _invited(self, arrival: Arrival, message: RunInvitation) -> None:
+        """Take part in a run, or say at once that this site does not."""
+        try:
+            self._require_consistent()
+            await self._known(message.participants)
+            await self._once_signed(lambda: self.rounds.invited(arrival, message))
+        except (Refused, BadInput) as problem:
+            self.failures = [*self.failures[-20:], problem.message]
+            await self.rounds.stay_out(arrival, message, problem)
 
     async def _permit_ended(self, arrival: Arrival, message: PermitEnded) -> None:
         def take(tx: Connection) -> After:
@@ -307,17 +318,38 @@ class Site:
             if arrival.admit(tx):
                 permits.issued(tx, message, self.membership.site, self.journal, self.ports.clock.now())
 
-        try:
-            await self.store.write(take)
-        except PermitUnsigned:
-            await self.follower.catch_up()  # an officer may have been named a moment ago
-            await self.store.write(take)
+        await self._once_signed(lambda: self.store.write(take))
+
+    async def _once_signed(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do `work`; where it knows a signer not yet, follow the federation log and try again, for some seconds.
+
+        An officer may have been named, or their site let in again, a moment ago, and the entry be on its way: a message that
+        is refused does not come again. Raises what `work` raises, PermitUnsigned at last.
+        """
+        for pause in SIGNER_PAUSES:
+            try:
+                await work()
+            except PermitUnsigned:
+                await self.ports.clock.sleep(pause)
+                await self._read_on()
+            else:
+                return
+        await work()
 
     async def _known(self, participants: tuple[object, ...]) -> None:
         """Follow the federation log once more where it names a member that this site has not read of yet."""
         known = {m.site for m in await self.store.read(members.members)}
         if any(getattr(one, "site", None) not in known for one in participants):
+            await self._read_on()
+
+    async def _read_on(self) -> None:
+        """Follow the federation log for the sake of one message. Raises Unavailable, and Refused where the log is found changed:
+        then that message is not taken, and the line goes on, for what stops something.
+        """
+        try:
             await self.follower.catch_up()
+        except LogInconsistent as problem:
+            raise Refused(problem.message, do=problem.do) from problem
 
     async def _periods(self) -> None:
         """Compile the bits anew whenever a consent's period begins or ends."""
@@ -381,13 +413,20 @@ def open_site(settings: SiteSettings, ports: Ports) -> Site:
     membership, folder, clock = member_of(settings), settings.folder, ports.clock
     store = open_store(settings.database, ports.blocking, ports.disk)
     migrations.upgrade(store, VERSIONS)
-    key = load_or_create(folder / "keys" / "site.pem", ports.disk, ports.randomness)
+    homes = Homes.of_this_machine(ports.disk, ports.randomness)
+    key = of_program(settings.signing_key, folder / "keys" / "site.pem", homes)
     log_key = load_or_create_log_key(folder / "keys" / "log.pem", ports.disk, ports.randomness)
     signer = CheckpointSigner(_log_name(folder), log_key)
     cosigner = Cosigner(signer.origin, log_key)
     journal = Journal(name=logs.SITE, signer=signer, clock=clock)
     federation = NoteKey.parse(membership.log_vkey)
-    vault = open_vault(folder / "vault", settings.roots, ports.disk, ports.randomness)
+    vault = open_vault(
+        folder / "vault",
+        settings.roots,
+        ports.disk,
+        ports.randomness,
+        [homes.wrapping(one) for one in settings.root_keys],
+    )
     store.write_now(lambda tx: logs.begin(tx, logs.SITE, signer))
     caller = Caller(ports.network, key, membership.site, membership.hub, clock=clock, randomness=ports.randomness)
     follower = Follower(
@@ -406,7 +445,8 @@ def open_site(settings: SiteSettings, ports: Ports) -> Site:
         raise
     nonces = Nonces(clock, ports.randomness)
 
-    def reached(_at: float) -> None:
+    def reached(at: float) -> None:
+        site.heard = at
         if not site.online:
             follower.doubt()
         site.online = True

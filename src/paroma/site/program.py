@@ -32,12 +32,13 @@ def run(folder: Path, ready: Callable[[SiteSettings], None] = lambda _settings: 
         from paroma.site.app import make_app
         from paroma.site.parts import Ports, open_site
 
+        network = HttpsNetwork([member.hub], trust=trusting(member.authority.encode()))
         ports = Ports(
             clock=SystemClock(),
             randomness=OsRandomness(),
             disk=SystemDisk(),
             blocking=blocking,
-            network=HttpsNetwork([member.hub], trust=trusting(member.authority.encode())),
+            network=network,
             workers=workers,
             kem=MlKem768(),
             walls=workers.walls,
@@ -48,7 +49,8 @@ def run(folder: Path, ready: Callable[[SiteSettings], None] = lambda _settings: 
             site.line.stop()
 
         where = Listening(host=settings.host, port=settings.port)
-        await serve(make_app(site), where, on_stop=stop, ready=lambda: ready(settings))
+        async with network:
+            await serve(make_app(site), where, on_stop=stop, ready=lambda: ready(settings))
         site.vault.close()
         site.store.close()
         await workers.stop()

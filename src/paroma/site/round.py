@@ -35,7 +35,7 @@ from paroma.data.vault.vault import Vault
 from paroma.kernel.blocking import Blocking
 from paroma.kernel.canonical import Json
 from paroma.kernel.clock import Clock
-from paroma.kernel.errors import BadInput, ParomaError, Refused, Unavailable
+from paroma.kernel.errors import BadInput, ParomaError, Unavailable
 from paroma.kernel.ids import PatientId, RunId, SiteId, printable
 from paroma.kernel.randomness import Randomness
 from paroma.kernel.store.database import Store, upsert
@@ -268,6 +268,20 @@ class Rounds:
         await p.store.write(begin)
         p.wake()
 
+    async def stay_out(self, arrival: Arrival, message: RunInvitation, why: ParomaError) -> None:
+        """Tell the hub at once that this site does not take part: nobody has to wait for it. Why stands in this site's log."""
+        p = self._p
+
+        def say(tx: Connection) -> None:
+            if not arrival.admit(tx):
+                return
+            p.journal.write(tx, "run-refused", run=message.run, because=printable(why.message, longest=300))
+            said = messages.StaysOut(run=message.run, site=p.me)
+            outbox.send(tx, f"{message.run}/stays-out", framing.pack(said), now=p.clock.now())
+
+        await p.store.write(say)
+        p.wake()
+
     async def heard(self, arrival: Arrival, message: RunMessage) -> None:
         """Any later message of a run. Raises Refused, BadInput; what is refused changes nothing."""
 
@@ -276,10 +290,13 @@ class Rounds:
             if not arrival.admit(tx):
                 return after
             row = _row(tx, self._run_of(tx, message))
+            if row is None and isinstance(message, messages.Stopped):
+                return after  # of a run that this site stays out of: everybody is told its end
             if row is None:
                 raise BadInput("a message of a run that this site did not enter", do="invite it first")
             clean = self._judge(tx, row, message)
-            self._move(tx, row, message, clean, after, mark=str(arrival.seq))
+            if clean is not None:  # else policy refuses to answer: nothing is said, and the log keeps the reason
+                self._move(tx, row, message, clean, after, mark=str(arrival.seq))
             return after
 
         await self.settle(await self._p.store.write(move))
@@ -340,8 +357,11 @@ class Rounds:
 
     # -- one step
 
-    def _judge(self, tx: Connection, row: RowMapping, message: RunMessage) -> Callable[[], bool]:
-        """What has to hold beside the machine's own rules, read in this transaction; the question that the machine asks."""
+    def _judge(self, tx: Connection, row: RowMapping, message: RunMessage) -> Callable[[], bool] | None:
+        """What has to hold beside the machine's own rules, read in this transaction; the question that the machine asks.
+
+        None where policy refuses: an exception would take the log's entry about it back.
+        """
         p = self._p
         if isinstance(message, OpenAttempt):
             self._check_asked(tx, row, message)
@@ -368,7 +388,7 @@ class Rounds:
                 entry=message.entry,
             )
             if not decision.allowed:
-                raise _Silent
+                return None
         return self._clean(tx, row)
 
     def _check_asked(self, tx: Connection, row: RowMapping, message: OpenAttempt) -> None:
@@ -844,13 +864,6 @@ class Rounds:
             raise Unavailable(
                 "the state of a run does not open", do="bring back the site's own key file, `keys/runs.key`"
             ) from problem
-
-
-class _Silent(Refused):
-    """Policy refuses an answer: nothing is said, and the log has the reason."""
-
-    def __init__(self) -> None:
-        super().__init__("policy refuses to answer", do="look at the site log for the rule and the fact")
 
 
 def _commits(state: SiteState, before: SiteState) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from paroma.kernel import settings as kernel_settings
 from paroma.kernel.errors import BadInput
 from paroma.kernel.ids import SiteId, printable
+from paroma.trust.keys import names
 
 FILE = "site.toml"
 MEMBER = "member.json"
@@ -22,7 +23,9 @@ class SiteSettings:
     """Settings of `paroma site`: from `site.toml` in its folder and from variables `PAROMA_SITE_...`.
 
     folder: keys, vault, and the database if none is named. replicas: folders for the vault's root key, at least two, on
-    different disks in production. timezone: of the hours of house rules, and of the times that patients read, such as
+    different disks in production. signing_key: name of the key that the site signs with, such as `pkcs11:...`, chosen when it
+    joins; empty: `keys/site.pem`. root_keys: names of keys that wrap the vault's root key: the first one wraps, all unwrap; none:
+    it lies in the replicas as it is. timezone: of the hours of house rules, and of the times that patients read, such as
     `Europe/Berlin`; empty: the machine's. phone, hours: of the help line on patients' pages; empty: they are sent to the desk.
     recheck_seconds: how often the whole federation log is read again. worker_seconds: the longest that one contribution may
     compute.
@@ -35,6 +38,8 @@ class SiteSettings:
     url: str = ""
     store: str | None = None
     replicas: tuple[str, ...] = ()
+    signing_key: str = ""
+    root_keys: tuple[str, ...] = ()
     timezone: str = ""
     phone: str = ""
     hours: str = ""
@@ -73,6 +78,9 @@ class SiteSettings:
             ) from problem
         if self.replicas and len(self.replicas) < 2:  # a key on one disk dies with it
             raise BadInput("`replicas` names one folder", do="name at least two, on different disks")
+        for one in (self.signing_key, *self.root_keys):
+            if one or one in self.root_keys:
+                names.parse(one)
 
 
 def machine_zone(localtime: Path) -> tzinfo:
@@ -106,6 +114,8 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def to_toml(settings: SiteSettings) -> str:
     """The file that joining writes."""
     lines = [f"title = {_text(settings.title)}", f"host = {_text(settings.host)}", f"port = {settings.port}"]
+    if settings.signing_key:
+        lines.append(f"signing_key = {_text(settings.signing_key)}")
     return "\n".join(["# Settings of this site. Every key is described in the reference.", 'folder = "."', *lines, ""])
 
 

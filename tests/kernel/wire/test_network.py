@@ -1,5 +1,7 @@
 import asyncio
+import base64
 import os
+import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -10,10 +12,12 @@ from paroma.kernel.errors import BadInput
 from paroma.kernel.wire.network import (
     HttpRequest,
     HttpsNetwork,
+    LoopbackNetwork,
     OriginNotAllowed,
     PeerNotTrusted,
     PeerUnavailable,
     ReplyRefused,
+    closing,
     origin,
     trusting,
     trusting_nobody_yet,
@@ -139,6 +143,11 @@ def test_a_redirect_is_not_followed(talk):
     [
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, id="announced"),
         pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"x" * 50_000, id="not announced"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001, id="in one chunk"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"258\r\n" + b"x" * 600 + b"\r\n") * 2,
+            id="in chunks",
+        ),
     ],
 )
 def test_a_reply_beyond_the_limit_is_not_read(talk, reply):
@@ -151,9 +160,91 @@ def test_a_compressed_reply_is_refused(talk):
         talk(PLAIN.replace(b"X-Word: a", b"Content-Encoding: gzip"), get())
 
 
-def test_what_is_not_http_is_no_reply(talk):
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "body"),
+    [
+        pytest.param(CHUNKED + b"1;a=b\r\no\r\n1\r\nk\r\n0\r\nX-Trailer: y\r\n\r\n", b"ok", id="in chunks"),
+        pytest.param(OK + b"\r\nok", b"ok", id="until the connection ends"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + PLAIN, b"ok", id="after one that only says wait"),
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", b"", id="without a body"),
+    ],
+)
+def test_a_reply_may_end_in_several_ways(talk, reply, body):
+    assert talk(reply, get())[0].body == body
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(b"SSH-2.0-OpenSSH\r\n\r\n", id="another protocol"),
+        pytest.param(b"HTTP/2 200 OK\r\n\r\n", id="another version"),
+        pytest.param(b"HTTP/1.1 2000 OK\r\n\r\n", id="no status"),
+        pytest.param(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", id="another protocol unasked"),
+        pytest.param(OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", id="two lengths"),
+        pytest.param(OK + b"Content-Length: +1\r\n\r\na", id="a length with a sign"),
+        pytest.param(OK + b"Content-Length: \xb2\r\n\r\na", id="a length in other digits"),
+        pytest.param(OK + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", id="length and chunks"),
+        pytest.param(OK + b"A : b\r\nContent-Length: 0\r\n\r\n", id="a blank in a name"),
+        pytest.param(OK + b"A: b\0\r\nContent-Length: 0\r\n\r\n", id="a zero byte"),
+        pytest.param(CHUNKED + b"-1\r\n\r\n", id="a negative chunk"),
+        pytest.param(CHUNKED + b"0x1\r\na\r\n0\r\n\r\n", id="a chunk in Python's digits"),
+        pytest.param(CHUNKED + b"1\r\nab\r\n0\r\n\r\n", id="a chunk that is longer than it said"),
+        pytest.param(CHUNKED + b"fffffffffffffffff\r\n", id="a chunk longer than anything"),
+        pytest.param(OK + b"A: " + b"b" * 2_000_000, id="a header without end"),
+        pytest.param(OK + b"A: b\r\n" * 200_000, id="headers without end"),
+        pytest.param(b"HTTP/1.1 200 " + b"b" * 2_000_000, id="a first line without end"),
+        pytest.param(CHUNKED + b"0\r\n" + b"A: b\r\n" * 200_000, id="trailers without end"),
+        pytest.param(OK + b"X-Length: 9\r\nContent-L", id="a head that is cut off"),
+        pytest.param(CHUNKED + b"2\r\nok\r\n", id="chunks that are cut off"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_what_is_not_http_or_could_be_read_in_two_ways_is_no_reply(talk, reply):
     with pytest.raises(PeerUnavailable):
-        talk(b"SSH-2.0-OpenSSH\r\n\r\n", get())
+        talk(reply, get(timeout=10))
+
+
+def test_another_coding_than_chunks_is_refused(talk):
+    with pytest.raises(ReplyRefused, match="compressed"):
+        talk(OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", get())
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        pytest.param("GET /", (), id="method"),
+        pytest.param("GET", (("A\r\nB", "c"),), id="name"),
+        pytest.param("GET", (("A", "b\r\nC: d"),), id="value"),
+        pytest.param("GET", (("A", "b\0c"),), id="value with a zero byte"),
+    ],
+)
+def test_nothing_breaks_out_of_its_line(talk, method, headers):
+    with pytest.raises(ReplyRefused, match="not HTTP"):
+        talk(PLAIN, lambda network, server: network.send(HttpRequest(method=method, url=server.url, headers=headers)))
+
+
+def test_a_long_body_comes_over_whole(talk):
+    body = bytes(range(256)) * 5000  # more than is handed over in one piece
+
+    async def exchange(network, server):
+        await network.send(HttpRequest(method="POST", url=server.url, body=body))
+        return server
+
+    ((head, heard),) = talk(PLAIN, exchange).heard
+    assert heard == body
+    assert b"content-length: 1280000\r\n" in head.lower()
+
+
+def test_a_post_without_a_body_says_so(talk):
+    async def exchange(network, server):
+        await network.send(HttpRequest(method="POST", url=server.url))
+        return server
+
+    assert b"content-length: 0\r\n" in talk(PLAIN, exchange).heard[0][0].lower()
 
 
 def test_a_reply_that_comes_too_late_is_none(talk):
@@ -245,7 +336,8 @@ def test_the_hospitals_proxy_is_used_and_does_not_see_inside(authority, tmp_path
 
         proxy = await asyncio.start_server(connect, "127.0.0.1", 0)
         (tmp_path / "ca.pem").write_bytes(authority.pem)
-        environ = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}", "PATH": os.environ["PATH"]}
+        named = f"http://me:a%40b@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        environ = {"HTTPS_PROXY": named, "PATH": os.environ["PATH"]}
         asker = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
@@ -263,6 +355,7 @@ def test_the_hospitals_proxy_is_used_and_does_not_see_inside(authority, tmp_path
 
     assert asyncio.run(course()) == b"200 ok\n"
     assert heard[0].startswith(b"CONNECT hub.example:8443 HTTP/1.1\r\n")
+    assert b"\r\nproxy-authorization: basic " + base64.b64encode(b"me:a@b").lower() in heard[0].lower()
     assert b"GET /" not in b"".join(heard)
 
 
@@ -302,13 +395,123 @@ def connections(authority, tmp_path, replies, *, requests):
     [
         pytest.param(PLAIN, 1, id="one connection carries many requests"),
         pytest.param(PLAIN.replace(b"X-Word: a", b"Connection: close"), 5, id="unless the other side ends it"),
-        pytest.param(PLAIN + b"HTTP/1.1 200 OK", 5, id="or says what nobody asked for"),
+        pytest.param(PLAIN + PLAIN, 5, id="or says what nobody asked for"),
     ],
 )
 def test_how_many_connections_five_requests_take(authority, tmp_path, reply, expected):
     said, made = connections(authority, tmp_path, reply, requests=5)
     assert said == [b"ok"] * 5
     assert len(made) == expected
+
+
+@asynccontextmanager
+async def speaking(conversation):
+    """A network without TLS to a server that speaks as `conversation(reader, writer)` does: (network, its origin)."""
+
+    async def handle(reader, writer):
+        try:
+            await conversation(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    try:
+        async with closing(LoopbackNetwork([url])) as network:
+            yield network, url
+    finally:
+        listening.close()
+        await listening.wait_closed()
+
+
+@pytest.mark.promise(3)
+def test_a_reply_that_came_before_its_request_is_nobodys():
+    async def conversation(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(PLAIN)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(PLAIN.replace(b"\r\n\r\nok", b"\r\n\r\nno"))
+        await reader.read()
+
+    async def course():
+        async with speaking(conversation) as (network, url):
+            first = await network.send(HttpRequest(method="GET", url=url))
+            await asyncio.sleep(0.2)
+            with pytest.raises(PeerUnavailable, match="before it is asked"):
+                await network.send(HttpRequest(method="GET", url=url))
+            third = await network.send(HttpRequest(method="GET", url=url))
+        return first.body, third.body
+
+    assert asyncio.run(course()) == (b"ok", b"ok")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
+def test_a_request_whose_connection_breaks_is_not_repeated(method):
+    heard = []
+
+    async def conversation(reader, writer):
+        while True:
+            heard.append(await reader.readuntil(b"\r\n\r\n"))
+            if len(heard) == 2:
+                return
+            writer.write(PLAIN)
+            await writer.drain()
+
+    async def course():
+        async with speaking(conversation) as (network, url):
+            await network.send(HttpRequest(method=method, url=url))
+            with pytest.raises(PeerUnavailable, match="broke"):
+                await network.send(HttpRequest(method=method, url=url))
+
+    asyncio.run(course())
+    assert len(heard) == 2
+
+
+def test_closing_ends_what_is_under_way_and_a_later_request_begins_anew():
+    async def conversation(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"/slow" not in head:
+            writer.write(PLAIN)
+            await writer.drain()
+        await reader.read()
+
+    async def course():
+        async with speaking(conversation) as (network, url):
+            waiting = asyncio.ensure_future(network.send(HttpRequest(method="GET", url=url + "/slow")))
+            await asyncio.sleep(0.2)
+            await network.close()
+            with pytest.raises(PeerUnavailable):
+                await waiting
+            return (await network.send(HttpRequest(method="GET", url=url))).body
+
+    assert asyncio.run(course()) == b"ok"
+
+
+def test_many_requests_at_once_each_get_their_own_reply():
+    async def conversation(reader, writer):
+        while True:
+            path = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1]
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
+            await writer.drain()
+
+    async def course():
+        async with speaking(conversation) as (network, url):
+
+            async def ask(number):
+                return (await network.send(HttpRequest(method="GET", url=f"{url}/{number}"))).body
+
+            return await asyncio.gather(*(ask(number) for number in range(150)))
+
+    assert asyncio.run(course()) == [b"/%d" % number for number in range(150)]
+
+
+def test_a_program_that_sends_nothing_loads_no_client():
+    """What `paroma --help` and the cold start of a site do: importing the room is quick."""
+    code = "import sys, paroma.kernel.wire.network, paroma.cli; print('aiohttp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"
 
 
 def test_a_proxy_that_says_no_is_named(authority, tmp_path):

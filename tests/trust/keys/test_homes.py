@@ -1,6 +1,7 @@
 """The same behaviour of a key wherever it lives: file, TPM, PKCS#11 token, key service."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,18 +16,28 @@ ROOT = bytes(range(32))
 def test_a_key_signs_and_its_public_half_verifies_also_after_it_was_opened_again(place):
     uri = place.uri("site", "sign")
     made = place.homes.make_signing(uri)
-    signatures = [made.sign(b"a message"), made.sign(b"")]
+    signatures = [made.sign(b"a message"), made.sign(b"x")]
     made.close()
     found = place.homes.signing(uri)
     assert found.public == made.public
     assert found.thumbprint == made.public.thumbprint
     assert found.public_jwk == made.public.jwk
-    for message, signature in zip((b"a message", b""), signatures, strict=True):
+    for message, signature in zip((b"a message", b"x"), signatures, strict=True):
         assert len(signature) == 64
         found.public.verify(message, signature)
     with pytest.raises(SignatureInvalid):
         found.public.verify(b"another message", found.sign(b"a message"))
     found.close()
+
+
+def test_a_long_message_is_signed_too_and_a_service_that_signs_other_bytes_is_found_out(place):
+    key, message = place.homes.make_signing(place.uri("x", "sign")), bytes(5000)
+    if place.kind == "awskms":  # moto 5.2 hashes a digest that it is given once more
+        with pytest.raises(KeyAway):
+            key.sign(message)
+    else:
+        key.public.verify(message, key.sign(message))
+    key.close()
 
 
 def test_what_a_key_wrapped_it_unwraps_for_the_same_purpose_only(place):
@@ -177,10 +188,10 @@ def test_a_tpm_that_refuses_the_pin_says_what_to_correct(tpm_place, tmp_path):
 
 @pytest.mark.apt("swtpm")
 @pytest.mark.apt("tpm2-tools")
-def test_what_a_tpm_key_was_made_of_is_left_nowhere(tpm_place, tmp_path):
-    shared = {path.name for path in tmp_path.parent.glob("/dev/shm/paroma-tpm-*")}
+def test_what_a_tpm_key_was_made_of_is_left_nowhere(tpm_place):
+    before = set(Path("/dev/shm").glob("paroma-tpm-*"))
     tpm_place.homes.make_signing(tpm_place.uri("x", "sign")).sign(b"x")
-    assert {path.name for path in tmp_path.parent.glob("/dev/shm/paroma-tpm-*")} == shared
+    assert set(Path("/dev/shm").glob("paroma-tpm-*")) <= before
 
 
 @pytest.mark.apt("softhsm2")

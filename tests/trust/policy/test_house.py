@@ -23,6 +23,14 @@ def test_no_house_rule_ever_allows_what_was_refused(policies, every_sentence, as
             assert decide(policies, asked).allowed or not decide(ticked, asked).allowed
 
 
+@pytest.mark.promise(3)
+def test_a_house_that_adds_up_only_with_many_says_so_where_the_set_is_known(ask):
+    """The participants of a permit may be many and the set that the hub proposes small: the vote has to know the limit."""
+    ticked = load(house=[house.parse("at-least-sites sites=5")])
+    for action in ("TakePart", "Vote"):
+        assert decide(ticked, ask(action)).obligations.least_sites == 5
+
+
 def test_every_sentence_can_be_ticked_says_something_and_has_an_id_of_its_own(every_sentence):
     assert {rule.sentence for rule in every_sentence} == set(house.sentences())
     ids = [house.policy_id(rule) for rule in every_sentence]

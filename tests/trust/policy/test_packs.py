@@ -94,6 +94,23 @@ def test_no_pack_of_ones_own_keeps_anybody_from_stopping_something(own, scope):
         own(FORBID.replace('action == Action::"Vote"', allowed))
 
 
+@pytest.mark.promise(2)
+@pytest.mark.parametrize(
+    "limit",
+    [
+        pytest.param('@obliges("mode = masked") permit(principal, action, resource);', id="a word that another contradicts"),
+        pytest.param(
+            '@obliges("retention_days <= 9") permit(principal, action in Action::"Stopping", resource) when { 9223372036854775807 + 1 > 0 };',
+            id="a condition that cannot be evaluated",
+        ),
+    ],
+)  # fmt: skip
+def test_no_limit_of_ones_own_keeps_anybody_from_stopping_something(own, limit):
+    with pytest.raises(PackInvalid, match="kept from stopping"):
+        own('@id("a") @because("b") @limit ' + limit)
+    own('@id("a") @because("b") @limit @obliges("retention_days <= 9") permit(principal, action, resource);')
+
+
 def test_a_pack_under_a_name_of_the_release_is_refused(own):
     with pytest.raises(PackInvalid, match="a pack of the release"):
         own(FORBID, name="gdpr")

@@ -32,6 +32,17 @@ class VaultLocked(Refused):
         )
 
 
+class RootWrapped(Refused):
+    """The root key is sealed under a key that is not among those named."""
+
+    def __init__(self, path: str, named: int) -> None:
+        what = f"none of the {named} keys that `root_keys` names wrapped" if named else "`root_keys` names no key for"
+        super().__init__(
+            f"{what} the vault's root key in `{path}`",
+            do="name the key that wrapped it in `root_keys`, as well; the first one named is used from then on",
+        )
+
+
 class VaultOutdated(Refused):
     """The files are older than the root key: a backup from before an erasure."""
 

@@ -43,6 +43,7 @@ from paroma.data.vault.roots import KEY_BYTES, Replicas, Root
 from paroma.kernel.disk import Disk
 from paroma.kernel.ids import PatientId
 from paroma.kernel.randomness import Randomness
+from paroma.trust.keys.wrapping import WrappingKey
 
 SEGMENT_BYTES = 32 << 20  # a segment is closed at this size
 _NONCE = bytes(12)  # every message has a key of its own
@@ -437,14 +438,17 @@ class _Segment:
             self._messages, self._size = [], 0
 
 
-def open_vault(folder: Path, replicas: Sequence[Path], disk: Disk, randomness: Randomness) -> Vault:
+def open_vault(
+    folder: Path, replicas: Sequence[Path], disk: Disk, randomness: Randomness, keys: Sequence[WrappingKey] = ()
+) -> Vault:
     """Open the vault in `folder`, or make it; `replicas`: at least two folders for the root key, best on other disks.
 
-    Raises VaultInUse, VaultLocked, VaultOutdated, VaultDamaged, VaultUnavailable, BadInput.
+    keys: that wrap the root key, the one to use first. Raises VaultInUse, VaultLocked, VaultOutdated, VaultDamaged,
+    VaultUnavailable, RootWrapped, BadInput, and what the keys raise.
     """
     for name in ("pages", "segments"):
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Vault(folder, Replicas(replicas, disk), disk, randomness)
+    return Vault(folder, Replicas(replicas, disk, keys), disk, randomness)
 
 
 def _hold(folder: Path) -> int:

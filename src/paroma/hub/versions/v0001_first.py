@@ -223,6 +223,7 @@ def upgrade() -> None:
         "identity_accounts",
         sa.Column("account", sa.String(length=64), nullable=False),
         sa.Column("person", sa.String(length=40), nullable=False),
+        sa.Column("mapped", sa.Boolean(), nullable=False),
         sa.Column("at", sa.Float(precision=53), nullable=False),
         sa.PrimaryKeyConstraint("account"),
     )

@@ -75,6 +75,10 @@ class Network(Protocol):
         """The reply, whatever its status. Raises PeerUnavailable, PeerNotTrusted, OriginNotAllowed, ReplyRefused."""
 
 
+class _Unasked(Exception):
+    """A reply was there before its request."""
+
+
 class _HttpNetwork:
     """What both real networks have in common. Belongs to one loop; close it there.
 
@@ -123,6 +127,9 @@ class _HttpNetwork:
                 ),
             ) as reply:
                 return await self._read(reply, where)
+        except _Unasked as problem:
+            await self.close()  # aiohttp has put that connection back among the others already, so all of them go
+            raise PeerUnavailable(f"`{where}` answers before it is asked", do="repeat the request") from problem
         except aiohttp.ClientConnectorCertificateError as problem:
             raise PeerNotTrusted(
                 f"the certificate of `{where}` is not trusted",
@@ -158,7 +165,9 @@ class _HttpNetwork:
         for name, value in reply.headers.items():
             lower = name.lower()
             headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-        if headers.get("content-encoding", "identity") != "identity":
+        if headers.get("content-encoding", "identity") != "identity" or headers.get(
+            "transfer-encoding", "chunked"
+        ).lower() not in {"chunked", "identity"}:
             raise ReplyRefused(f"`{where}` compressed its reply unasked", do="look at the proxy between")
         body = bytearray()
         if reply.method != "HEAD" and (reply.content_length or 0) > self._most:
@@ -189,7 +198,7 @@ class _HttpNetwork:
                 skip_auto_headers=("Content-Type",),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                middlewares=(_once,),
+                middlewares=(_exchange,),
             )
         return self._session
 
@@ -218,16 +227,27 @@ def _import() -> None:
     import aiohttp  # noqa: F401
 
 
-async def _once(request: "aiohttp.ClientRequest", send: "aiohttp.ClientHandlerType") -> "aiohttp.ClientResponse":
-    """Keep aiohttp from sending a request again whose connection broke: a proof of who sends it counts once."""
+async def _exchange(request: "aiohttp.ClientRequest", send: "aiohttp.ClientHandlerType") -> "aiohttp.ClientResponse":
+    """Send a request once, and take no reply that is another's.
+
+    aiohttp would repeat what it holds to be harmless where the connection broke; a proof of who sends it counts once.
+    And it would take for the reply what came over a kept connection while nobody asked (its issue 13656). A true reply
+    takes at least one turn of the loop: what is there without one was there before.
+    """
     import aiohttp
 
+    turns: list[bool] = []
+    asyncio.get_running_loop().call_soon(turns.append, True)
     try:
-        return await send(request)
+        reply = await send(request)
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as problem:
         raise aiohttp.ClientConnectionError("the connection broke") from problem
+    if not turns:
+        reply.close()
+        raise _Unasked
+    return reply
 
 
 async def close(network: Network) -> None:

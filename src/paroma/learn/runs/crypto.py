@@ -146,7 +146,7 @@ class Signing(Verifying):
     randomness: Randomness
 
     def sign(self, data: bytes) -> bytes:
-        """ES256, deterministic."""
+        """ES256."""
         return self.signer(data)
 
     def fresh_root(self) -> bytes:

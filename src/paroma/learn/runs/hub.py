@@ -44,6 +44,7 @@ from paroma.learn.runs.messages import (
     Signed,
     SignedKeys,
     SitsOut,
+    StaysOut,
     Stopped,
     Uploaded,
     Vote,
@@ -115,8 +116,8 @@ class Round(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class HubState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that the hub remembers of a run. phase says what it waits for; `deadline` (unix s) until when.
 
-    keys, ciphertexts, ready: set-up; turns: how often its deadline was put off. adding: the program adds up. idle: for
-    the next question.
+    keys, ciphertexts, ready: set-up; turns: how often its deadline was put off. stays_out: who refused the invitation.
+    adding: the program adds up. idle: for the next question.
     """
 
     run: RunId
@@ -131,6 +132,7 @@ class HubState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     turns: int = 0
     able: tuple[Participant, ...] = ()
     away: tuple[SiteId, ...] = ()
+    stays_out: tuple[SiteId, ...] = ()
     step: int = 0
     request: bytes = b""
     size: int = 0
@@ -322,6 +324,8 @@ def _received(state: HubState, event: Received, crypto: HubCrypto) -> Outcome:
     match message:
         case SignedKeys():
             return _keys(state, message, crypto)
+        case StaysOut():
+            return _stays_out(state, message, crypto)
         case Ciphertexts():
             return _ciphertexts(state, message, crypto)
         case Ready():
@@ -340,7 +344,7 @@ def _received(state: HubState, event: Received, crypto: HubCrypto) -> Outcome:
 
 def _ahead(state: HubState, crypto: HubCrypto) -> Outcome:
     """Go on if nobody is left to wait for."""
-    here = {p.site for p in state.plan.participants} - set(state.away)
+    here = {p.site for p in state.plan.participants} - set(state.away) - set(state.stays_out)
     if state.phase in SET_UP:
         came, awaited = _came(state)
         ahead = here & awaited <= came and rules.fits(_only(state, came), m=state.plan.m, c=state.plan.c)
@@ -388,6 +392,7 @@ def _late(state: HubState, crypto: HubCrypto) -> Outcome:
     return state, ()
 
 
+TOO_FEW_SET_UP = "too few sites took part in setting up the run"
 TOO_FEW_HERE = "too few of its hospitals are connected to answer a question; open another run once they are back"
 NOBODY_LEFT = (
     "too few hospitals took part, in all the attempts that the permit reserves for a question; each decides on its own"
@@ -417,6 +422,18 @@ def _keys(state: HubState, message: SignedKeys, crypto: HubCrypto) -> Outcome:
     return _ahead(replace(state, keys=keys), crypto)
 
 
+def _stays_out(state: HubState, message: StaysOut, crypto: HubCrypto) -> Outcome:
+    """Nobody waits for a site that refused the invitation; the run ends where too few are left to take part."""
+    said = set(state.stays_out) | {k.site for k in state.keys}
+    if state.phase != "keys" or message.run != state.run or message.site in said:
+        return state, ()
+    after = replace(state, stays_out=(*state.stays_out, message.site))
+    left = {p.site for p in state.plan.participants} - set(after.stays_out)
+    if not rules.fits(_only(after, left), m=state.plan.m, c=state.plan.c):
+        return _end(after, finished=False, why=TOO_FEW_SET_UP)
+    return _ahead(after, crypto)
+
+
 def _came(state: HubState) -> tuple[set[SiteId], set[SiteId]]:
     """Who has sent what this stage of the set-up waits for, and of whom it is awaited."""
     match state.phase:
@@ -440,7 +457,7 @@ def _set_up_further(state: HubState, crypto: HubCrypto) -> Outcome:
 
 def _hand_keys(state: HubState, crypto: HubCrypto) -> Outcome:
     if not rules.fits(_only(state, {k.site for k in state.keys}), m=state.plan.m, c=state.plan.c):
-        return _end(state, finished=False, why="too few sites took part in setting up the run")
+        return _end(state, finished=False, why=TOO_FEW_SET_UP)
     everybody = AllKeys(run=state.run, keys=state.keys)
     after = replace(
         state, phase="ciphertexts", transcript=transcript(state.keys), deadline=crypto.now() + state.plan.pace.set_up
@@ -461,7 +478,7 @@ def _ciphertexts(state: HubState, message: Ciphertexts, crypto: HubCrypto) -> Ou
 def _hand_ciphertexts(state: HubState, crypto: HubCrypto) -> Outcome:
     came = {c.site for c in state.ciphertexts}
     if not rules.fits(_only(state, came), m=state.plan.m, c=state.plan.c):
-        return _end(state, finished=False, why="too few sites took part in setting up the run")
+        return _end(state, finished=False, why=TOO_FEW_SET_UP)
     sends = tuple(
         Send(
             to=site,
@@ -500,7 +517,7 @@ def _set_up(state: HubState) -> Outcome:
         broken = {pair for pair in broken if worst not in pair}
     able = _only(state, sites)
     if not rules.fits(able, m=state.plan.m, c=state.plan.c):
-        over, told = _end(state, finished=False, why="too few sites took part in setting up the run")
+        over, told = _end(state, finished=False, why=TOO_FEW_SET_UP)
         return over, (*effects, *told)
     return replace(state, phase="idle", deadline=None, able=able), (*effects, Able(participants=able))
 

@@ -1,7 +1,7 @@
 """Every wire type of a run, in the order in which it travels, and the exact bytes that are signed.
 
 Hub to site: RunInvitation, AllKeys, AllCiphertexts, OpenAttempt, Proposal, Complete, Closed, Stopped.
-Site to hub: SignedKeys, Ciphertexts, Ready, Uploaded, SitsOut, Vote, Decline, Answer.
+Site to hub: SignedKeys or StaysOut, Ciphertexts, Ready, Uploaded or SitsOut, Vote or Decline, Answer.
 
 The letters are those of the protocol: E is the hash of an attempt's opening entry (hex), U a set of members with the
 hashes u of their uploads, t the threshold of shares, m the least number of honest owners in a sum, c the colluders
@@ -74,6 +74,13 @@ class SignedKeys(Struct, frozen=True, kw_only=True, tag="signed-keys", forbid_un
     x25519: bytes
     kem: bytes
     signature: bytes
+
+
+class StaysOut(Struct, frozen=True, kw_only=True, tag="stays-out", forbid_unknown_fields=True):
+    """Site, in place of its keys: it takes no part in this run. The reason stands in its own log; none travels."""
+
+    run: RunId
+    site: SiteId
 
 
 class AllKeys(Struct, frozen=True, kw_only=True, tag="all-keys", forbid_unknown_fields=True):
@@ -297,7 +304,7 @@ class Stopped(Struct, frozen=True, kw_only=True, tag="stopped", forbid_unknown_f
 
 
 FromHub = RunInvitation | AllKeys | AllCiphertexts | OpenAttempt | Proposal | Complete | Closed | Stopped
-FromSite = SignedKeys | Ciphertexts | Ready | Uploaded | SitsOut | Vote | Decline | Answer
+FromSite = SignedKeys | StaysOut | Ciphertexts | Ready | Uploaded | SitsOut | Vote | Decline | Answer
 
 
 # --- what is hashed and signed

@@ -199,9 +199,11 @@ class OfficerRoutes:
         done = await self._site.withdraw(patient, EVERYTHING, by=person.person)
         return as_json({"number": done.choice.number, "entry": done.entry, "seconds": done.seconds}, 201)
 
-    async def allowed(self, request: Request, kind: type[facts.Person]) -> Person:
+    async def allowed(
+        self, who: Request | Person, kind: type[F], *, resource: Entity | None = None, **more: object
+    ) -> Person:
         """Whoever asks, if they may do this at this site. Raises Refused, and logs it."""
-        return await self._allowed(request, kind)
+        return await self._allowed(who, kind, resource=resource, **more)
 
     async def _allowed(
         self, who: Request | Person, kind: type[F], *, resource: Entity | None = None, **more: object

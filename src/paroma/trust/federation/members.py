@@ -248,6 +248,12 @@ def officer_keys(tx: Connection) -> dict[SiteId, dict[str, PublicKey]]:
     return keys
 
 
+def signs_no_more(tx: Connection) -> frozenset[tuple[SiteId, str]]:
+    """Site and thumbprint of every officer's key that its site has ended."""
+    ended = select(OFFICERS.c.site, OFFICERS.c.thumbprint).where(OFFICERS.c.ended.is_not(None))
+    return frozenset((SiteId(row.site), row.thumbprint) for row in tx.execute(ended))
+
+
 def _officer_row(tx: Connection, site: SiteId, thumbprint: str) -> RowMapping | None:
     query = select(OFFICERS).where(OFFICERS.c.site == site, OFFICERS.c.thumbprint == thumbprint)
     return tx.execute(query).mappings().one_or_none()

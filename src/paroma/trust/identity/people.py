@@ -167,7 +167,7 @@ def enrol(tx: Connection, code: str, jwk: dict[str, str], *, now: float, randomn
         raise LinkSpent
     if tx.execute(select(PEOPLE.c.person).where(PEOPLE.c.thumbprint == key.thumbprint)).first() is not None:
         raise KeyTaken
-    _spend(tx, code, by=key.thumbprint, now=now)
+    _spend(tx, hash_of(code), by=key.thumbprint, now=now)
     tx.execute(
         insert(PEOPLE).values(
             person=ids.fresh("person", randomness),
@@ -181,6 +181,15 @@ def enrol(tx: Connection, code: str, jwk: dict[str, str], *, now: float, randomn
         )
     )
     return by_key(tx, key.thumbprint)
+
+
+def spend_link(tx: Connection, mark: str, *, by: str, now: float) -> tuple[str, str, SiteId | None]:
+    """Spend the enrolment link whose code has the hash `mark`, for an account: name, role and site. Raises LinkSpent."""
+    link = _link_of(tx, "enrol", mark)
+    if link is None or link["used"] is not None or now >= link["ends"]:
+        raise LinkSpent
+    _spend(tx, mark, by=by, now=now)
+    return link["name"], link["role"], None if link["site"] is None else SiteId(link["site"])
 
 
 def person(tx: Connection, who: PersonId) -> Person:
@@ -271,22 +280,51 @@ def open_session(
         return Opened(session=mine, cookie=cookie)
     if now >= link["ends"]:
         raise LinkSpent
-    made, fresh = ids.fresh("session", randomness), jose.to_text(randomness.take(_COOKIE_BYTES))
-    _spend(tx, code, by=made, now=now)
+    opened = session_for(
+        tx,
+        subject=link["subject"],
+        name=link["name"],
+        role=link["role"],
+        site=link["site"],
+        browser=browser,
+        login=None,
+        life=link["session_seconds"],
+        now=now,
+        randomness=randomness,
+    )
+    _spend(tx, hash_of(code), by=opened.session.session, now=now)
+    return opened
+
+
+def session_for(
+    tx: Connection,
+    *,
+    subject: str,
+    name: str,
+    role: str,
+    site: SiteId | None,
+    browser: str,
+    login: str | None,
+    life: float,
+    now: float,
+    randomness: Randomness,
+) -> Opened:
+    """A new session of `life` seconds for somebody who was let in. login: mark of the provider's session that it came from."""
+    fresh = jose.to_text(randomness.take(_COOKIE_BYTES))
     tx.execute(
         insert(SESSIONS).values(
-            session=made,
-            hash=_hash(fresh),
-            subject=link["subject"],
-            name=link["name"],
-            role=link["role"],
-            site=link["site"],
+            session=ids.fresh("session", randomness),
+            hash=hash_of(fresh),
+            subject=subject,
+            name=name,
+            role=role,
+            site=site,
             browser=printable(browser, longest=100),
             opened=now,
-            ends=now + link["session_seconds"],
+            ends=now + life,
             revoked=False,
             seen=now,
-            login=None,
+            login=login,
         )
     )
     return Opened(session=session(tx, fresh, now=now), cookie=fresh)
@@ -301,7 +339,7 @@ def session(tx: Connection, cookie: str | None, *, now: float) -> Session:
     """The living session of `cookie`. Raises SessionEnded."""
     if cookie is None or len(cookie) > 128:
         raise SessionEnded
-    row = tx.execute(select(SESSIONS).where(SESSIONS.c.hash == _hash(cookie))).mappings().one_or_none()
+    row = tx.execute(select(SESSIONS).where(SESSIONS.c.hash == hash_of(cookie))).mappings().one_or_none()
     if row is None or row["revoked"] or now >= row["ends"]:
         raise SessionEnded
     return _session(row)
@@ -381,7 +419,7 @@ def _make_link(
     code = jose.to_text(randomness.take(CODE_BYTES))
     tx.execute(
         insert(LINKS).values(
-            hash=_hash(code),
+            hash=hash_of(code),
             kind=kind,
             subject=subject,
             name=name,
@@ -398,25 +436,26 @@ def _make_link(
 
 
 def _link(tx: Connection, kind: str, code: str) -> RowMapping | None:
-    if len(code) > 128:
-        return None
-    found = tx.execute(select(LINKS).where(LINKS.c.hash == _hash(code), LINKS.c.kind == kind))
+    return None if len(code) > 128 else _link_of(tx, kind, hash_of(code))
+
+
+def _link_of(tx: Connection, kind: str, mark: str) -> RowMapping | None:
+    found = tx.execute(select(LINKS).where(LINKS.c.hash == mark, LINKS.c.kind == kind))
     return found.mappings().one_or_none()
 
 
-def _spend(tx: Connection, code: str, *, by: str, now: float) -> None:
+def _spend(tx: Connection, mark: str, *, by: str, now: float) -> None:
     """INVARIANT:
 
     of two that spend one link at once, one fails (writes are in one order, and this count).
     """
-    done = tx.execute(
-        update(LINKS).where(LINKS.c.hash == _hash(code), LINKS.c.used.is_(None)).values(used=now, used_by=by)
-    )
+    done = tx.execute(update(LINKS).where(LINKS.c.hash == mark, LINKS.c.used.is_(None)).values(used=now, used_by=by))
     if done.rowcount != 1:
         raise LinkSpent
 
 
-def _hash(secret: str) -> str:
+def hash_of(secret: str) -> str:
+    """How codes and cookies are kept."""
     # 128 bits and more from the randomness parameter: no salt and no slow hash are needed against guessing
     return hashlib.sha256(b"paroma/secret/v1\n" + secret.encode("utf-8", "surrogatepass")).hexdigest()
 

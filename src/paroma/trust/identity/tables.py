@@ -57,6 +57,7 @@ ACCOUNTS = Table(
     METADATA,
     Column("account", String(64), primary_key=True),  # SHA-256 of the provider and its name for somebody
     Column("person", String(40), nullable=False),
+    Column("mapped", Boolean, nullable=False),  # their role comes from a claim; else from the link that enrolled them
     Column("at", Float(53), nullable=False),
 )
 """Who somebody is who signs in at a provider."""

@@ -185,7 +185,7 @@ class KmsSigningKey:
 
     def sign(self, data: bytes) -> bytes:
         """ES256 signature over `data`, r and s. Raises KeyAway, KeyGone, KeyPinWrong."""
-        kind: Literal["RAW", "DIGEST"] = "RAW" if len(data) <= MOST_RAW else "DIGEST"
+        kind: Literal["RAW", "DIGEST"] = "RAW" if 0 < len(data) <= MOST_RAW else "DIGEST"
         message = data if kind == "RAW" else digest(data)
         answer = self._held.call(
             lambda kms: kms.sign(
@@ -217,23 +217,26 @@ class KmsWrappingKey:
     def __init__(self, name: KeyName, *, make: bool = False) -> None:
         """Raises KeyLibraryMissing, KeyAway, KeyPinWrong, KeyGone, KeyThere, KeyUnfit, KeyUriInvalid."""
         self._held, self.uri = _Held(name, _WRAP, make=make), name.text
+        ident = self._held.id.encode()
+        self._mark = bytes([len(ident)]) + ident
 
     def wrap(self, secret: bytes, purpose: bytes) -> bytes:
-        """The service's own sealed form, which names the key."""
+        """The key's id and its length, then the service's own sealed form."""
         answer = self._held.call(
             lambda kms: kms.encrypt(
                 KeyId=self._held.id, Plaintext=fit(secret), EncryptionContext={"purpose": purpose.hex()}
             )
         )
-        return bytes(answer["CiphertextBlob"])
+        return self._mark + bytes(answer["CiphertextBlob"])
 
     def unwrap(self, wrapped: bytes, purpose: bytes) -> bytes:
         """The secret. Raises NotWrappedByThis."""
-        if not 0 < len(wrapped) <= 6144:  # the most that the service takes
-            raise NotWrappedByThis(self.uri)
+        sealed = wrapped.removeprefix(self._mark)
+        if sealed == wrapped or not 0 < len(sealed) <= 6144:  # the most that the service takes
+            raise NotWrappedByThis(self.uri)  # said here, as services do not agree on what to answer
         answer = self._held.call(
             lambda kms: kms.decrypt(
-                KeyId=self._held.id, CiphertextBlob=wrapped, EncryptionContext={"purpose": purpose.hex()}
+                KeyId=self._held.id, CiphertextBlob=sealed, EncryptionContext={"purpose": purpose.hex()}
             )
         )
         return bytes(answer["Plaintext"])

@@ -11,7 +11,7 @@ from paroma.kernel.randomness import Randomness
 from paroma.trust.keys import files
 from paroma.trust.keys.errors import KeyGone, KeyThere
 from paroma.trust.keys.names import KeyName, parse
-from paroma.trust.keys.signing import HeldKey, PublicKey
+from paroma.trust.keys.signing import HeldKey, PublicKey, SigningKey
 from paroma.trust.keys.wrapping import FileWrappingKey, OwnedKey, WrappingKey, overwrite
 
 
@@ -167,3 +167,11 @@ class Homes:
                 do="correct the path, bring the file back, or make a key with `paroma key make`",
             )
         return path
+
+
+def of_program(uri: str, file: Path, homes: Homes) -> SigningKey:
+    """The key that a program signs with: the one named, which must be there, or else the one in `file`, made if need be.
+
+    Raises as `Homes.signing`.
+    """
+    return homes.signing(uri) if uri else files.load_or_create(file, homes.disk, homes.randomness)

@@ -19,7 +19,7 @@ from paroma.trust.keys.errors import (
     NotWrappedByThis,
 )
 from paroma.trust.keys.names import KeyName, pin_of
-from paroma.trust.keys.signing import PublicKey, digest
+from paroma.trust.keys.signing import PublicKey, SignatureInvalid, digest
 from paroma.trust.keys.wrapping import NONCE, fit
 
 T = TypeVar("T")
@@ -27,6 +27,8 @@ Use = Literal["sign", "wrap"]
 
 # A module is one for the whole process and python-pkcs11 0.10 initialises it with C_Initialize(NULL): for one thread at a time.
 _ONE_AT_A_TIME: Final = threading.RLock()
+_STARTS: Final[dict[str, int]] = {}
+"""How often each module was started again, as handles from before mean nothing, or something else, afterwards."""
 
 
 class _Held:
@@ -36,6 +38,7 @@ class _Held:
         self.name, self._environ, self._use = name, environ, use
         self._session: Any = None
         self._key: Any = None
+        self._start = 0
         with _ONE_AT_A_TIME:
             self._open(make=make)
 
@@ -54,7 +57,7 @@ class _Held:
             pkcs11.DeviceError,
         )
         with _ONE_AT_A_TIME:
-            if self._key is None:
+            if self._key is None or self._start != self._starts():
                 self._open(make=False)
             try:
                 return act(self._key)
@@ -83,6 +86,7 @@ class _Held:
         import pkcs11
 
         with _ONE_AT_A_TIME:
+            self.run(lambda key: key[pkcs11.Attribute.KEY_TYPE])  # opens another session where the old one died
             try:
                 for kind in self._kinds():
                     for one in list(self._session.get_objects(self._wanted(kind))):
@@ -95,7 +99,7 @@ class _Held:
         """End the session. Others of this process on the same token are logged out with it, and log in again by themselves."""
         with _ONE_AT_A_TIME:
             session, self._session, self._key = self._session, None, None
-            if session is not None:
+            if session is not None and self._start == self._starts():
                 with suppress(RuntimeError):  # the token is away: there is nothing left to close
                     session.close()
 
@@ -131,19 +135,38 @@ class _Held:
             raise KeyUnfit(f"the key `{label}` in the token is not {what}", do="make one with `paroma key make`")
         return found[0]
 
+    def _starts(self) -> int:
+        return _STARTS.get(self.name.need("module-path"), 0)
+
     def _token(self) -> Any:
         pkcs11 = library(self.name)
-        module = pkcs11.lib(self.name.need("module-path"))
-        label, serial = self.name.members.get("token"), self.name.members.get("serial")
-        found = list(module.get_tokens(token_label=label, token_serial=serial.encode() if serial is not None else None))
+        path = self.name.need("module-path")
+        module = pkcs11.lib(path)
+        try:
+            found = self._tokens(module)
+        except pkcs11.PKCS11Error:
+            found = []
+        if not found:  # some modules see what was plugged in, or came back, only when they start
+            module.reinitialize()
+            _STARTS[path] = self._starts() + 1
+            found = self._tokens(module)
+        self._start = self._starts()
         if len(found) == 1:
             return found[0]
-        what = f"token `{label or serial}`"
+        what = f"token `{self.name.members.get('token') or self.name.members.get('serial')}`"
         if not found:
             raise KeyAway(
                 f"the {what} is not there", do="plug it in or start its service, and look with `pkcs11-tool -L`"
             )
         raise KeyAway(f"{len(found)} tokens are named like the {what}", do="add its `serial` to the key's name")
+
+    def _tokens(self, module: Any) -> list[Any]:
+        serial = self.name.members.get("serial")
+        return list(
+            module.get_tokens(
+                token_label=self.name.members.get("token"), token_serial=serial.encode() if serial else None
+            )
+        )
 
     def _log_in(self, token: Any) -> Any:
         pkcs11 = library(self.name)
@@ -270,7 +293,14 @@ class TokenSigningKey:
         def act(key: Any) -> bytes:
             return bytes(key.sign(digest(data), mechanism=Mechanism.ECDSA))
 
-        return self._held.run(act)
+        signature = self._held.run(act)
+        try:
+            self.public.verify(data, signature)
+        except SignatureInvalid as problem:  # another key of this name was put there meanwhile
+            raise KeyAway(
+                "the token signed with another key than before", do="look at the token, then start again"
+            ) from problem
+        return signature
 
     def destroy(self) -> None:
         """Both halves leave the token."""

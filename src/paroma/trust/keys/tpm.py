@@ -10,6 +10,7 @@ import re
 import shutil
 import struct
 import subprocess
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +38,9 @@ from paroma.trust.keys.wrapping import fit, seal, unseal
 
 SECONDS: Final = 30.0
 POINT: Final = 65
+_ONE_AT_A_TIME: Final = (
+    threading.Lock()
+)  # a TPM without a resource manager has few places; between processes only a resource manager helps
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it, mode 700
 _STAYS: Final = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth"
 _SIGN, _WRAP = (("ecc256:ecdsa-sha256", f"{_STAYS}|sign"), ("ecc256:ecdh", f"{_STAYS}|decrypt"))
@@ -59,13 +63,25 @@ class _Held:
 
         Raises KeyLibraryMissing, KeyAway, KeyGone, KeyPinWrong.
         """
+        with _ONE_AT_A_TIME:
+            done = self._program(line, folder=folder, pin=pin)
+            # A TPM without a resource manager has three places for passing objects and for sessions, and programs leave theirs.
+            # Behind one (`/dev/tpmrm0`) there is nothing of ours to flush.
+            if flush or pin:
+                self._program("tpm2_flushcontext -t", folder=folder)
+                self._program("tpm2_flushcontext -l", folder=folder)
+        if done.returncode:
+            raise self._trouble(done.stderr.decode("utf-8", "replace"))
+        return done.stdout.decode("utf-8", "replace")
+
+    def _program(self, line: str, *, folder: Path, pin: bool = False) -> "subprocess.CompletedProcess[bytes]":
         tool, *words = line.split()
         path = shutil.which(tool)
         if path is None:
             raise KeyLibraryMissing(f"`{tool}` is not on this machine", do="install the package `tpm2-tools`")
         auth = ["-p", "file:-"] if pin and self._pin is not None else []
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 [path, *words, *auth],
                 input=(self._pin or "").encode() if auth else b"",
                 capture_output=True,
@@ -76,11 +92,6 @@ class _Held:
             )
         except subprocess.TimeoutExpired as problem:
             raise KeyAway(f"the TPM did not answer in {SECONDS:.0f} s", do="look at it with `tpm2_getcap`") from problem
-        if flush:  # a TPM without a resource manager has three places for passing objects, and programs leave theirs
-            self.run("tpm2_flushcontext -t", folder=folder)
-        if done.returncode:
-            raise self._trouble(done.stderr.decode("utf-8", "replace"))
-        return done.stdout.decode("utf-8", "replace")
 
     def destroy(self) -> None:
         """The handle is free again, and with it the only copy is gone."""

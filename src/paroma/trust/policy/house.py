@@ -133,7 +133,9 @@ def _policy(rule: HouseRule) -> str:
     notes = [("id", policy_id(rule)), ("because", _filled(sentence.because, rule)), ("sentence", said(rule))]
     if sentence.obliges:
         notes += [("obliges", _filled(sentence.obliges, rule))]
-        head, tail = 'permit(principal is Hub, action == Action::"TakePart", resource is Study)', ";"
+        # the sites in a sum are known when a set is proposed, the rest when a contribution is made
+        action = 'in [Action::"TakePart", Action::"Vote"]' if "least_sites" in sentence.obliges else '== Action::"TakePart"'
+        head, tail = f"permit(principal is Hub, action {action}, resource is Study)", ";"
         lines = [*(f'@{name}("{text}")' for name, text in notes), "@limit", head + tail]
         return "\n".join(lines) + "\n"
     notes += [("to_change", _filled(sentence.to_change, rule)), ("change", _filled(sentence.change, rule))]

@@ -92,7 +92,7 @@ def own(files: Mapping[str, bytes]) -> Pack:
                 f"policy `{rule.id}` allows something",
                 do="turn it into a forbid, or mark it @limit so that it only obliges",
             )
-        if rule.effect == "forbid" and (odd := _named(rule) & stopping()):
+        if (odd := _named(rule) & stopping()) and _may_refuse(rule):
             raise PackInvalid(
                 f"policy `{rule.id}` speaks of `{min(odd)}`, and nobody may be kept from stopping something",
                 do='name other actions, for instance `action in Action::"Using"`',
@@ -109,6 +109,11 @@ def stopping() -> frozenset[str]:
     groups = {name: set(re.split(r",\s*", inside)) for name, inside in re.findall(r"action (\w+) in \[([^]]*)\]", text)}
     stops = {name for name, inside in groups.items() if "Stopping" in inside}
     return frozenset({"every action", "Stopping", *stops, *(group for name in stops for group in groups[name])})
+
+
+def _may_refuse(rule: Rule) -> bool:
+    """Whether a rule can end in a refusal: a limit does where its condition cannot be evaluated, or its words contradict others'."""
+    return rule.effect == "forbid" or bool(rule.body.get("conditions")) or "mode" in rule.notes.get("obliges", "")
 
 
 def _named(rule: Rule) -> frozenset[str]:

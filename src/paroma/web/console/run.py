@@ -107,6 +107,11 @@ def closed_page(*, federation: str, headline: str, what_to_do: str, release: str
     )
 
 
+def signed_in_page(*, federation: str, person: str, to: str, release: str) -> str:
+    """After a login at a provider: leads on to `to` by itself."""
+    return render("console/signed-in.html", federation=federation, person=person, to=to, release=release, refresh=None)
+
+
 def _strip(budget: BudgetLine) -> Markup:
     return strip(
         spent=budget.spent,

@@ -3,6 +3,7 @@
 `program` puts them around the routes of a hub or a site.
 """
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -104,11 +105,29 @@ def _problem(
     return Response(msgspec.json.encode(said), status, headers, media_type="application/problem+json")
 
 
-HANDLERS: Mapping[Any, Any] = {ParomaError: problem, HTTPException: problem}
+class Broken(ParomaError):
+    """A fault of the program: nobody outside learns more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the program has a fault and did not answer this request",
+            do="tell whoever runs the program: its own output says where",
+        )
+
+
+async def broken(_request: Request, _error: Exception) -> Response:
+    """What is told of a fault."""
+    return _problem(Broken(), 500)
+
+
+HANDLERS: Mapping[Any, Any] = {ParomaError: problem, HTTPException: problem, Exception: broken}
+_LOG: Final = logging.getLogger("paroma")
 
 
 class Guarded:
-    """Adds the security headers to every reply. Plain ASGI: a base middleware costs three times as much a request."""
+    """Adds the security headers to every reply, and says where a fault of the program was in the program's own output, without
+    the address, which may name a patient. Plain ASGI: a base middleware costs three times as much a request.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -129,7 +148,12 @@ class Guarded:
                 ]
             await send(message)
 
-        await self._app(scope, receive, guarded)
+        try:
+            await self._app(scope, receive, guarded)
+        except Exception:
+            endpoint = getattr(scope.get("endpoint"), "__qualname__", "no route")
+            _LOG.exception("%s %s failed", scope["method"], endpoint)
+            raise
 
 
 async def nothing() -> None:

@@ -40,7 +40,7 @@ _SPELLED = (
 
 @cache
 def environment() -> "Environment":
-    """The one template environment; `kit/`, `portal/`, `console/` and `lab/` name the rooms that hold templates."""
+    """The one template environment; `kit/`, `portal/`, `console/` and `officer/` name the rooms that hold templates."""
     from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined  # a program starts without it
 
     made = Environment(
@@ -49,6 +49,7 @@ def environment() -> "Environment":
                 "kit": PackageLoader("paroma.web.kit"),
                 "portal": PackageLoader("paroma.web.portal"),
                 "console": PackageLoader("paroma.web.console"),
+                "officer": PackageLoader("paroma.web.officer"),
             }
         ),
         autoescape=True,
@@ -97,6 +98,15 @@ def clock12(at: float, zone: tzinfo = UTC) -> str:
 def spelled(number: int) -> str:
     """`Three`: small numbers begin a sentence as words."""
     return _SPELLED[number] if number < len(_SPELLED) else str(number)
+
+
+def lasted(seconds: float) -> str:
+    """`8 days`: how long something has lasted, in one unit; under a minute is `less than a minute`."""
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= (2 * size if unit != "minute" else size):
+            count = int(seconds // size)
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return "less than a minute"
 
 
 def machine_time(at: float) -> str:

@@ -31,7 +31,7 @@ from paroma.trust.channel.messages import TOKEN_PATH
 from paroma.trust.identity import clients, epoch, people
 from paroma.trust.identity.clients import Client, Issuer
 from paroma.trust.identity.nonces import NonceNeeded, Nonces, Replayed
-from paroma.trust.identity.people import LinkSpent, Person, Session, SessionEnded
+from paroma.trust.identity.people import LinkSpent, Person, PersonUnknown, Session, SessionEnded
 from paroma.trust.identity.tokens import Verifier
 from paroma.web.kit.http import as_json, body_of, json_of
 
@@ -114,14 +114,17 @@ class SignIn:
         return known
 
     async def person(self, request: Request) -> Person:
-        """The person who sent this request, with a token and proof, or a browser's session. Raises Refused."""
+        """The person who sent this request, with a token and proof, or a browser's session.
+
+        Raises Refused; PersonUnknown also for who was revoked a moment ago, whose token this program may still take.
+        """
         if "authorization" in request.headers:
             who = self.principal(request)
-            return await self.store.read(lambda tx: people.person(tx, PersonId(who.subject)))
+            return await self.store.read(lambda tx: _still(tx, who.subject))
         session = await self.session(request)
         if request.method not in SAFE and request.headers.get("origin") != self.origin:
             raise Refused("this request comes from a page of another program", do="act from a page of this program")
-        return await self.store.read(lambda tx: people.person(tx, PersonId(session.subject)))
+        return await self.store.read(lambda tx: _still(tx, session.subject))
 
     async def session(self, request: Request) -> Session:
         """The living session of the browser. Raises SessionEnded."""
@@ -184,11 +187,9 @@ class SignIn:
 
     async def _browser_link(self, request: Request) -> Response:
         holder = self.principal(request)  # never by a session: a stolen cookie would live for ever
-        who = await self.store.read(lambda tx: people.person(tx, PersonId(holder.subject)))
-        if who.revoked is not None:
-            raise people.PersonUnknown
+        who = await self.store.read(lambda tx: _still(tx, holder.subject))
         to = (await json_of(request, BrowserLink, 4_096)).to
-        if not _inside(to):
+        if not inside(to):
             raise BadInput("a link leads to a page of this program", do="give a path such as `/runs`")
         code = await self.store.write(
             lambda tx: people.browser_link(
@@ -213,8 +214,8 @@ class SignIn:
                 )
             )
         except LinkSpent as error:
-            return self.closed("This link does not open anything any more.", _sentence(error.do))
-        reply = RedirectResponse(to if _inside(to) else self.home(opened.session), 303)
+            return self.closed("This link does not open anything any more.", sentence(error.do))
+        reply = RedirectResponse(to if inside(to) else self.home(opened.session), 303)
         reply.set_cookie(
             self.cookie,
             opened.cookie,
@@ -229,14 +230,24 @@ class SignIn:
 
 def closed_for(sign_in: SignIn, error: SessionEnded) -> Response:
     """The page for a browser without a living session."""
-    return sign_in.closed("You are not signed in here, or your time has passed.", _sentence(error.do))
+    return sign_in.closed("You are not signed in here, or your time has passed.", sentence(error.do))
 
 
-def _sentence(do: str) -> str:
+def _still(tx: Connection, subject: str) -> Person:
+    """Whoever has this name, unless they were revoked. Raises PersonUnknown."""
+    found = people.person(tx, PersonId(subject))
+    if found.revoked is not None:
+        raise PersonUnknown
+    return found
+
+
+def sentence(do: str) -> str:
+    """A next step as a page says it."""
     return do[:1].upper() + do[1:] + "."
 
 
-def _inside(to: str) -> bool:
+def inside(to: str) -> bool:
+    """Whether `to` is a page of this program."""
     return to.startswith("/") and not to.startswith("//") and "\\" not in to and to.isprintable() and len(to) < 200
 
 

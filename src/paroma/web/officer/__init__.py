@@ -1,0 +1,1 @@
+"""The pages of a hospital's officer: what is asked, what holds, who belongs to the site, how it is. Start at `views`."""
