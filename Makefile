@@ -17,7 +17,7 @@ demo: $(READY) ## a hub and four hospitals on this machine; SCENE=4 repeats one 
 	@$(BIN)/paroma demo $(if $(SCENE),--scene $(SCENE))
 
 test: $(READY) ## the whole suite, on SQLite and on PostgreSQL
-	@sh tests/bring.sh chromium npm:tests/web/provider
+	@sh tests/bring.sh chromium swtpm tpm2-tools softhsm2 npm:tests/web/provider
 	@$(BIN)/python -m pytest --store=both $(ARGS)
 
 check: $(READY) ## lint, format, types, import contracts, docs that still match

@@ -17,7 +17,9 @@ for package in "$@"; do
         continue
         ;;
     esac
-    command -v "$package" >/dev/null 2>&1 || missing="$missing $package"
+    command -v "$package" >/dev/null 2>&1 ||
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || # one without a command of its name
+        missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 if ! command -v apt-get >/dev/null 2>&1; then

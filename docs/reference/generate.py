@@ -16,7 +16,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 from starlette.routing import Route
@@ -104,6 +104,7 @@ KINDS: Final[Mapping[str, str]] = {
     "site refused": "The site's gate refused a use or a request, by this policy.",
     "site resumed": "An officer let uses go on.",
     "site run-entered": "The site takes part in a run. `attestation` says on what proof of the other machines: `none`.",
+    "site run-refused": "The site takes no part in a run, and why; the hub is told that, and not why.",
     "site run-left": "A run is over for this site; its secrets are gone.",
     "site sat-out": "The site gave no contribution to an attempt, and why.",
     "site vote-declined": "The site signs no further set that holds itself in this attempt.",
@@ -156,16 +157,29 @@ def settings() -> str:
 def _settings_of(program: str, kind: type[Any]) -> Iterator[str]:
     from paroma.kernel import settings as kernel_settings
 
-    told = _told(inspect.getdoc(kind) or "", [f.name for f in dataclasses.fields(kind)])
-    forms = kernel_settings.names(kind, prefix=f"PAROMA_{program.upper()}_")
-    rows = []
-    for field, (variable, form) in zip(dataclasses.fields(kind), forms, strict=True):
-        what = told.get(field.name) or SETTINGS.get(f"{program}.{field.name}")
-        if what is None:
-            raise SystemExit(f"the setting `{field.name}` of the {program} has no sentence: write one")
-        default = "required" if field.default is dataclasses.MISSING else f"`{_literal(field.default)}`"
-        rows.append((f"`{field.name}`", f"`{variable}`", form, default, what))
+    forms = dict(kernel_settings.names(kind, prefix=f"PAROMA_{program.upper()}_"))
+    rows = list(_rows_of(program, kind, forms, f"PAROMA_{program.upper()}_", ""))
+    if len(rows) != len(forms):
+        raise SystemExit(f"the {program} reads {len(forms)} settings and {len(rows)} are described")
     yield _table(("key", "variable", "form", "default", "what it sets"), rows)
+
+
+def _rows_of(
+    program: str, kind: type[Any], forms: Mapping[str, str], prefix: str, path: str
+) -> Iterator[tuple[str, ...]]:
+    """A row for each setting of `kind`; those of a table within it under its name, as in the file."""
+    told = _told(inspect.getdoc(kind) or "", [f.name for f in dataclasses.fields(kind)])
+    kinds = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        key, variable = f"{path}{field.name}", f"{prefix}{field.name.upper()}"
+        if dataclasses.is_dataclass(kinds[field.name]):
+            yield from _rows_of(program, kinds[field.name], forms, f"{variable}_", f"{key}.")
+            continue
+        what = told.get(field.name) or SETTINGS.get(f"{program}.{key}")
+        if what is None:
+            raise SystemExit(f"the setting `{key}` of the {program} has no sentence: write one")
+        default = "required" if field.default is dataclasses.MISSING else f"`{_literal(field.default)}`"
+        yield f"`{key}`", f"`{variable}`", forms[variable], default, what
 
 
 def _literal(value: object) -> str:

@@ -55,13 +55,14 @@ def open_at(tmp_path):
     opened: list[Vault] = []
     count = [0]
 
-    def make(name="vault", *, disk=None, folder: Path = tmp_path) -> Vault:
+    def make(name="vault", *, disk=None, folder: Path = tmp_path, keys=()) -> Vault:
         count[0] += 1
         vault = open_vault(
             folder / name,
             [folder / f"{name}-replica-1", folder / f"{name}-replica-2"],
             disk or SystemDisk(),
             SeededRandomness(count[0], str(folder)),
+            keys,
         )
         opened.append(vault)
         return vault

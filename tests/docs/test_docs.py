@@ -10,6 +10,8 @@ import tomllib
 
 import pytest
 
+from paroma.bench import benches
+
 REFERENCE = ("settings", "routes", "log-entries", "policies", "coverage", "messages", "commands", "errors")
 
 
@@ -19,8 +21,16 @@ def test_the_reference_is_what_the_code_says(generate, root, page):
     assert committed == generate.made(page), "run `python docs/reference/generate.py`"
 
 
-def test_every_page_of_the_reference_is_made(generate, root):
-    assert set(generate.MAKERS) == set(REFERENCE) == {p.stem for p in (root / "docs" / "reference").glob("*.md")}
+def test_every_page_of_the_reference_is_made_but_what_was_measured(generate, root):
+    pages = {p.stem for p in (root / "docs" / "reference").glob("*.md")}
+    assert set(generate.MAKERS) == set(REFERENCE) == pages - {"figures"}
+
+
+def test_every_bench_is_described_among_the_figures_and_no_other(root):
+    described = re.findall(
+        r"^\*\*`([a-z]+)`\*\*", (root / "docs" / "reference" / "figures.md").read_text(), re.MULTILINE
+    )
+    assert set(described) == set(benches.NAMES)
 
 
 def test_the_readme_has_at_most_60_lines(root):

@@ -71,7 +71,7 @@ def test_every_route_of_the_hub_is_decided_by_the_action_in_its_row(town, fed):
 
 
 @pytest.mark.promise(3)
-def test_every_route_of_a_site_is_decided_by_the_action_in_its_row(town):
+def test_every_route_of_a_site_is_decided_by_the_action_in_its_row(town, fed):
     me = "https://va.test:443"
 
     async def scene(town):
@@ -79,6 +79,9 @@ def test_every_route_of_a_site_is_decided_by_the_action_in_its_row(town):
         permit, desk = await town.permit(), await town.enrol("va", "Dora Desk", "desk")
         patient, other = town.patients("va")[:2]
         browser, wrong = await town.patient_browser("va", patient), []
+        staff = fed.Browser(town)
+        _, link = await officer.ask("POST", "/people/browser-link", {"to": "/officer"})
+        await staff.ask("GET", link["url"])
         for method, path, action in in_order(ROWS["site"]["routes"]):
             url = path.replace("{permit}", permit.id).replace("{patient}", other).replace("{number}", "AAAA-AAAA")
             url = url.replace("{person}", desk.person)
@@ -87,6 +90,10 @@ def test_every_route_of_a_site_is_decided_by_the_action_in_its_row(town):
                 page = (await browser.ask("GET", me + "/me/withdraw")).body.decode()
                 key = page.split('name="form_key" value="')[1].split('"', maxsplit=1)[0]
                 await browser.ask(method, me + url, f"form_key={key}&what=all".encode() if method == "POST" else b"")
+            elif path.startswith("/officer"):
+                page = (await staff.ask("GET", me + "/officer")).body.decode()
+                key = page.split('name="form_key" value="')[1].split('"', maxsplit=1)[0]
+                await staff.ask(method, me + url, f"form_key={key}&words=a+test".encode() if method == "POST" else b"")
             elif path.endswith("/sign"):
                 await town.sign("va", permit)
             else:

@@ -32,6 +32,7 @@ def town(town, tmp_path):
     """The federation, with workers for apps at the hub and at the sites; the app writes its model where it runs."""
     town.preload = (COMPUTE, names.TRAIN)
     town.hub_workers = InProcess((names.SERVE,))
+    town.patience = 30.0  # nobody is silent here: an app that trains in this very process keeps the votes waiting
     folder = tmp_path / "cwd"
     folder.mkdir()
     with contextlib.chdir(folder):

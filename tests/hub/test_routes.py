@@ -69,6 +69,12 @@ ROUTES: dict[tuple[str, str], object] = {
     ("GET", "/members"): PAGE,
     ("GET", "/runs/{run}"): PAGE,
     ("GET", "/runs/{run}.csv"): PAGE,
+    ("GET", "/catalogue"): PAGE,
+    ("GET", "/catalogue.csv"): PAGE,
+    ("GET", "/data-sets/{data_set}"): PAGE,
+    ("GET", "/studies"): PAGE,
+    ("GET", "/permits/{permit}"): PAGE,
+    ("GET", "/timeline"): PAGE,
 }
 
 

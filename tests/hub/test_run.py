@@ -305,6 +305,39 @@ def test_a_byte_changed_in_the_hubs_log_stops_uses_and_not_withdrawals(town):
     town.play(scene)
 
 
+async def _hold_no_more(town, permit, *names):
+    """These sites hold the permit no more, and the hub was not told."""
+    from sqlalchemy import update
+
+    from paroma.site.tables import PERMITS
+
+    change = update(PERMITS).where(PERMITS.c.permit == permit.id).values(state="revoked")
+    for name in names:
+        await town.sites[name].store.write(lambda tx: tx.execute(change))
+
+
+@pytest.mark.promise(3)
+def test_a_site_that_refuses_a_run_says_so_at_once_and_why_in_its_own_log_only(town):
+    async def scene(town):
+        permit = await town.permit()
+        await _hold_no_more(town, permit, "va")
+        began = town.clock.monotonic()
+        report = await town.run(permit, TWO)
+        assert report["status"] == "finished", report
+        assert town.clock.monotonic() - began < 40  # whoever says nothing is waited for 45 s
+        others = [town.rows(name) for name in town.members if name != "va"]
+        assert report["result"]["features"][0]["count"] == sum(len(rows) for rows in others)
+        (entry,) = [e for e in town.site_log("va") if e["kind"] == "run-refused"]
+        assert entry["run"] == report["run"]
+        assert entry["because"] not in str(report)
+        assert "run-entered" not in {e["kind"] for e in town.site_log("va")}
+        await _hold_no_more(town, permit, "cleveland")
+        report = await town.run(permit, TWO, seconds=40)
+        assert (report["status"], report["reason"]) == ("failed", "too few sites took part in setting up the run")
+
+    town.play(scene)
+
+
 async def _until(holds, seconds: float = 20.0):
     async with asyncio.timeout(seconds):
         while not (found := await holds()):

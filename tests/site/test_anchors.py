@@ -5,9 +5,12 @@ import shutil
 import pytest
 
 from paroma.data.consent.statement import EVERYTHING
+from paroma.data.vault.errors import VaultUnavailable
 from paroma.learn.algorithms.query import Statistics
 from paroma.learn.disclosure.ledger import BudgetOutdated
-from paroma.site.anchors import DatabaseOutdated
+from paroma.site import anchors
+from paroma.site.anchors import Anchors, DatabaseOutdated
+from paroma.site.round import After
 
 AGE = Statistics(features=("age",))
 VAULT, DATABASE = "vault", "site.db"
@@ -117,3 +120,44 @@ def test_many_anchors_at_once_keep_each_other(on_files):
         assert kept.runs == {f"run-{i}": i for i in range(1, 20)}
 
     on_files.play(scene, sites=("va",))
+
+
+class Failing:
+    """A register whose disk does not take anything as long as `broken`."""
+
+    def __init__(self, inner):
+        self.inner, self.broken = inner, False
+
+    def read(self):
+        return self.inner.read()
+
+    def swap(self, expected, value):
+        if self.broken:
+            raise VaultUnavailable(OSError(28, "no space left"), "write a register")
+        return self.inner.swap(expected, value)
+
+
+@pytest.mark.promise(2)
+def test_an_anchor_that_could_not_be_written_is_written_before_anything_else_leaves(town):
+    """Taken for written, the vote that rests on it would be given again by a database from before it."""
+
+    async def scene(town):
+        site = town.sites["va"]
+        rounds, register = site.rounds, Failing(site.vault.register("runs"))
+        rounds._p.anchors = register
+        done = await site.withdraw(town.patients("va")[0], EVERYTHING, by="patient")
+        before = anchors.read(register).log
+        assert before > done.entry
+        register.broken = True
+        with pytest.raises(VaultUnavailable):
+            await rounds.settle(After(log=before + 1))
+        register.broken = False
+        assert anchors.read(register).log == before
+        await rounds.settle(After())
+        assert anchors.read(register).log == before + 1
+        rounds._anchored = rounds._kept = Anchors(
+            log=before
+        )  # nothing was committed: the town's log is as long as it is
+        anchors.write(register, rounds._kept)
+
+    town.play(scene)

@@ -1,6 +1,7 @@
 """What ends at a site: a patient's records. A permit's and an officer's end are in `tests/hub/test_lifecycle.py`."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -100,5 +101,53 @@ def test_only_an_officer_erases_and_only_who_is_here(town):
             await stranger.ask("POST", path, WHY)
         assert patient in town.sites["va"].vault
         assert not [e for e in town.site_log("va") if e["kind"] in {"erasure", "withdrawal"}]
+
+    town.play(scene)
+
+
+class Slow:
+    """Randomness that waits where a cohort gets its name: its rows are read by then, and nobody else knows of them yet."""
+
+    def __init__(self, inner):
+        self.inner, self.began, self.go = inner, threading.Event(), threading.Event()
+
+    def take(self, count):
+        if count == 16:  # bytes of a cohort's name
+            self.began.set()
+            self.go.wait(60)
+        return self.inner.take(count)
+
+
+@pytest.mark.promise(2)
+def test_an_erasure_waits_for_a_cohort_that_is_being_read_as_well(town):
+    async def scene(town):
+        permit = await town.permit()
+        site, officer = town.sites["va"], town.someone("officer@va")
+        slow = site.rounds._p.randomness = Slow(site.rounds._p.randomness)
+        run = (await town.open_run(permit, TWO))["run"]
+        assert await asyncio.to_thread(slow.began.wait, 20)
+        patient = town.patients("va")[3]
+        erasing = asyncio.ensure_future(officer.ask("POST", f"/api/patients/{patient}/erase", WHY))
+        await asyncio.sleep(1.5)
+        assert not erasing.done()
+        slow.go.set()
+        assert (await town.ended(run))["status"] in {"finished", "failed"}
+        status, said = await erasing
+        assert status == 200, said
+
+    town.play(scene)
+
+
+@pytest.mark.promise(4)
+def test_a_reason_that_names_the_patient_is_refused_before_anything_is_destroyed(town):
+    """The log cannot forget and does not take it: found only at the end, an erasure would stand nowhere."""
+
+    async def scene(town):
+        site, patient = town.sites["va"], town.patients("va")[0]
+        why = {"reason": f"{patient} asked for it"}
+        status, _ = await town.someone("officer@va").ask("POST", f"/api/patients/{patient}/erase", why)
+        assert status == 403
+        assert patient in site.vault
+        assert not any(e["kind"] in {"erasure", "withdrawal"} for e in town.site_log("va"))
 
     town.play(scene)

@@ -35,6 +35,13 @@ def test_a_worker_gets_the_strictest(seconds, memory, upload, own):
     assert given_.reply == min(most.reply, (upload or 10**6) * MIB)
 
 
+@pytest.mark.promise(3)
+def test_a_limit_of_nothing_is_no_missing_limit():
+    nothing = Obligations(seconds=0, cpu_seconds=0, memory_mib=0, upload_mib=0)
+    given_ = limits.worker(nothing, 60.0)
+    assert (given_.seconds, given_.cpu_seconds, given_.memory, given_.reply) == (0, 0, 0, 0)
+
+
 @pytest.fixture
 def permit():
     return Permit(

@@ -5,7 +5,7 @@ import pytest
 
 from paroma.kernel.errors import BadInput
 from paroma.site.reports import _which
-from paroma.site.settings import SiteSettings, load, machine_zone
+from paroma.site.settings import SiteSettings, load, machine_zone, to_toml
 
 
 @pytest.mark.parametrize("name", ["Europe/Atlantis", "../../etc/passwd", "/etc/localtime", "\x00", "Europe"])
@@ -46,3 +46,13 @@ def test_rounds_are_summed_up(numbers, said):
 
     rounds = [Round(round=n, attempt=a, read_at=0.0, committed_at=0.0) for a, n in enumerate(numbers)]
     assert _which(rounds) == said
+
+
+def test_names_of_keys_are_read_at_once_and_written_by_joining(tmp_path):
+    name = "pkcs11:token=hospital;object=site?module-path=/m.so&pin-source=file:/run/pin"
+    made = SiteSettings(folder=tmp_path, title='The "Linz" site', signing_key=name)
+    (tmp_path / "site.toml").write_text(to_toml(made))
+    assert load(tmp_path).signing_key == name
+    for wrong in ({"signing_key": "site.pem"}, {"root_keys": ("",)}, {"root_keys": (name + "&pin-value=1",)}):
+        with pytest.raises(BadInput):
+            SiteSettings(folder=tmp_path, title="Linz", **wrong)

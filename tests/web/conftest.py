@@ -17,10 +17,12 @@ from paroma.lab.four.page import Event, Four, render_page
 from paroma.learn.algorithms.query import Described, Fitted, Judged, Summary
 from paroma.learn.disclosure import control
 from paroma.learn.runs.report import Happened, Progress, Proof, RunReport, SiteSeen
-from paroma.web.console import run as console
+from paroma.trust.policy import purposes
+from paroma.web.console import catalogue, run as console, studies, timeline
 from paroma.web.console.sessions import Done, SignedIn, sessions_page
 from paroma.web.kit.charts import Curve
 from paroma.web.kit.pages import SECURITY_HEADERS, STATIC_TYPES, static_file
+from paroma.web.officer import views as officer
 from paroma.web.portal import views as portal
 
 NOON = 1795528931.2  # 24 November 2026, 14:02:11 UTC
@@ -256,13 +258,23 @@ CONSOLE: Mapping[str, Callable[[], str]] = {
             Done(what="Read members", on="Federation federation", allowed=True, policy="members", times=3, at=NOON),
             Done(what="Remove", on="Site site-7f3a41ab9c02d5e6", allowed=False, policy="no-policy", times=1, at=NOON),
         ),
-        federation="Heart federation", person="Lena Vogt", release="0.1.0", form_key="key",
+        federation="Heart federation",
+        person="Lena Vogt",
+        release="0.1.0",
+        form_key="key",
     ),
     "sessions-nothing-done": lambda: sessions_page(
         (), (), federation="Heart federation", person="Lena Vogt", release="0.1.0", form_key="key"
     ),
     "runs-none": lambda: console.runs_page((), federation="Heart federation", person="Lena Vogt", release="0.1.0"),
     **{name: lambda report=report: run_page(report) for name, report in REPORTS.items()},
+    "console-closed-login": lambda: console.closed_page(
+        federation="Heart federation",
+        headline="You are not signed in here, or your time has passed.",
+        what_to_do="Open a new link.",
+        release="0.1.0",
+        login=True,
+    ),
     "console-closed": lambda: console.closed_page(
         federation="Heart federation",
         headline="This link does not open anything any more.",
@@ -274,13 +286,232 @@ CONSOLE: Mapping[str, Callable[[], str]] = {
     "four-after": lambda: render_page(AFTER, release="0.1.0"),
     "four-done": lambda: render_page(DONE, release="0.1.0"),
 }
-PAGES = {**PATIENT, **CONSOLE}
+
+# -- scientists and committee: catalogue, studies, log
+
+WHO = {"federation": "Heart federation", "person": "Lena Vogt", "release": "0.1.0"}
+PERMIT_ID = "permit-1b9d41ab9c02d5e6"
+DIGEST = "9f2c41ab7d03e15b" * 4
+HEART = catalogue.DataSetView(
+    data_set="set-heart",
+    name="heart",
+    title="Heart disease",
+    description="People sent to a heart specialist, with what the angiogram showed.",
+    licence="CC BY 4.0",
+    hospitals=HOSPITALS,
+    variables=(
+        catalogue.Variable(name="age", title="age at the visit", kind="number", shape="18 to 100 a", special=""),
+        catalogue.Variable(name="sex", title="sex", kind="flag", shape="female, male", special=""),
+        catalogue.Variable(name="apoe", title="variant of a gene", kind="category", shape="e2, e3", special="genetic"),
+    ),
+    outcome=("diagnosis",),
+)
+NOTHING_SOUGHT = catalogue.Sought(text="", purpose="", kind="", query="")
+SOUGHT = catalogue.Sought(text="heart", purpose="marketing", kind="genetic", query="?q=heart")
+CHOICES = {"purposes": tuple(purposes.ALLOWED.items()), "kinds": ("number", "category", "flag", "genetic")}
+STUDY = studies.StudyRow(
+    permit=PERMIT_ID,
+    study="study-7f3a",
+    title=TITLE,
+    asked_by="Lena Vogt",
+    state="valid",
+    signed=4,
+    asked=4,
+    ends=NOON + 9e6,
+    next="Ask a question.",
+)
+PERMIT = studies.PermitView(
+    permit=PERMIT_ID,
+    study="study-7f3a",
+    title=TITLE,
+    state="valid",
+    headline=f"“{TITLE}” may run until 30 June 2027.",
+    facts=(
+        ("Asked by", "Lena Vogt"),
+        ("Purpose", "scientific research on health or care"),
+        ("Variables", "age, sex, chol"),
+    ),
+    protection=(("What leaves", "masked sums over all hospitals, no record"), ("Noise", "none")),
+    digest=DIGEST,
+    hospitals=tuple((name, "signed") for name in HOSPITALS),
+    refusals=(),
+    runs=(("run-7f3a41ab9c02d5e6", "finished", NOON),),
+    next="Ask a question.",
+    address="https://hub.example/permits/" + PERMIT_ID,
+)
+REFUSED = replace(
+    PERMIT,
+    state="refused",
+    headline=f"“{TITLE}” was refused.",
+    hospitals=tuple((name, "waiting") for name in HOSPITALS),
+    runs=(),
+    refusals=(
+        studies.No(
+            hospital="Cleveland", policy="purpose-prohibited", because="marketing is no purpose", to_change="research"
+        ),
+    ),
+)
+ENTRIES = tuple(
+    timeline.Entry(number=90 - place, kind=kind, what=words.replace("{site}", "Cleveland"), at=NOON - place)
+    for place, (kind, words) in enumerate(timeline.WORDS.items())
+)
+STUDIES: Mapping[str, Callable[[], str]] = {
+    "catalogue": lambda: catalogue.catalogue_page((HEART, HEART), NOTHING_SOUGHT, None, **CHOICES, **WHO),
+    "catalogue-none": lambda: catalogue.catalogue_page((), NOTHING_SOUGHT, None, **CHOICES, **WHO),
+    "catalogue-not-found": lambda: catalogue.catalogue_page((), SOUGHT, None, **CHOICES, **WHO),
+    "catalogue-refused": lambda: catalogue.catalogue_page(
+        (), SOUGHT, catalogue.No(policy="purpose-prohibited", because="marketing is no purpose", to_change="research"), **CHOICES, **WHO
+    ),
+    "data-set": lambda: catalogue.data_set_page(HEART, **WHO),
+    "studies": lambda: studies.studies_page(
+        (STUDY, replace(STUDY, state="submitted", signed=1), replace(STUDY, state="refused"), replace(STUDY, state="ended"),
+         replace(STUDY, state="revoked")), own=True, **WHO
+    ),
+    "studies-of-all": lambda: studies.studies_page((STUDY,), own=False, **WHO),
+    "studies-none": lambda: studies.studies_page((), own=True, **WHO),
+    "studies-none-of-all": lambda: studies.studies_page((), own=False, **WHO),
+    "permit": lambda: studies.permit_page(PERMIT, **WHO),
+    "permit-refused": lambda: studies.permit_page(REFUSED, **WHO),
+    "timeline": lambda: timeline.timeline_page(
+        ENTRIES, timeline.Chosen(kind="", text="", older="?before=60"), size=119, cosigned=118, **WHO
+    ),
+    "timeline-none": lambda: timeline.timeline_page(
+        (), timeline.Chosen(kind="suspected", text="x", older=""), size=1, cosigned=0, **WHO
+    ),
+    "console-refused": lambda: timeline.refused_page(
+        headline="This is not shown.", why="This needs the role `auditor`.", what_to_do="Sign in with such a role.", **WHO
+    ),
+}  # fmt: skip
+
+# -- officers
+
+DESK = officer.Desk(
+    hospital="Cleveland Heart Clinic",
+    person="Ruth Keller",
+    role="officer",
+    decides=True,
+    paused=False,
+    form_key="key",
+    release="0.1.0",
+)
+INBOX = officer.Row(
+    permit=PERMIT_ID,
+    title=TITLE,
+    asked_by="Lena Vogt",
+    purpose="scientific-research",
+    state="waiting",
+    since=NOON,
+    waited="8 days",
+    patients=303,
+)
+ASKED = officer.Request(
+    permit=PERMIT_ID,
+    title=TITLE,
+    headline=f"Lena Vogt asks for “{TITLE}”, from 303 of our patients.",
+    state="waiting",
+    since=NOON,
+    waited="8 days",
+    in_words=(
+        ("Who", "Lena Vogt"),
+        ("Why", "scientific research on health or care"),
+        ("Which data", "age, sex, cholesterol"),
+    ),
+    patients=303,
+    held=305,
+    rules=(("said no", 2),),
+    checks=(
+        officer.Check(kind="good", text="Your policies allow it."),
+        officer.Check(kind="no", text="Walls of the sandbox are missing here: landlock."),
+        officer.Check(kind="note", text="Machines are not attested."),
+    ),
+    digest=DIGEST,
+    change=officer.Change(
+        permit="permit-2b9d41ab9c02d5e6",
+        at=NOON - 9e6,
+        lines=(
+            officer.Line(kind="same", text="features: age"),
+            officer.Line(kind="removed", text="least_patients: 20"),
+            officer.Line(kind="added", text="least_patients: 10"),
+        ),
+        added=1,
+        removed=1,
+    ),
+    reasons=(),
+    hospitals=tuple((name, False) for name in HOSPITALS),
+    takes_part=True,
+)
+HEALTH = officer.Health(
+    online=True,
+    heard="less than a minute ago",
+    hub="https://hub.example",
+    owner="Cleveland Heart Trust",
+    patients=305,
+    budget=DIGEST[:16],
+    logs=(("this site’s log", 118, 0, ""), ("the federation log", 131, 4, "")),
+    walls=(("namespaces", "stands", "new ones for each worker"), ("cgroup", "missing", "no cgroup may be made here")),
+    missing=(),
+    runs=(("run-7f3a41ab9c02d5e6", PERMIT_ID, 3),),
+    failures=(),
+)
+OFFICER: Mapping[str, Callable[[], str]] = {
+    "officer": lambda: officer.inbox_page(
+        DESK, (INBOX, *(replace(INBOX, state=one, patients=None) for one in ("signed", "valid", "refused", "revoked"))), chosen=""
+    ),
+    "officer-none": lambda: officer.inbox_page(DESK, (), chosen=""),
+    "officer-none-so": lambda: officer.inbox_page(DESK, (), chosen="refused"),
+    "officer-paused": lambda: officer.inbox_page(replace(DESK, paused=True), (INBOX,), chosen="waiting"),
+    "officer-request": lambda: officer.request_page(DESK, ASKED),
+    "officer-request-first": lambda: officer.request_page(DESK, replace(ASKED, change=None, rules=())),
+    "officer-request-error": lambda: officer.request_page(DESK, ASKED, error="Choose a reason, or write one in your own words"),
+    "officer-request-valid": lambda: officer.request_page(
+        DESK, replace(ASKED, state="valid", hospitals=tuple((name, True) for name in HOSPITALS))
+    ),
+    "officer-request-refused": lambda: officer.request_page(DESK, replace(ASKED, state="refused", reasons=("too few",))),
+    "officer-request-desk": lambda: officer.request_page(replace(DESK, decides=False, role="desk"), ASKED),
+    "officer-end": lambda: officer.end_page(DESK, permit=PERMIT_ID, title=TITLE, running=1),
+    "officer-end-error": lambda: officer.end_page(DESK, permit=PERMIT_ID, title=TITLE, running=0, error="Choose a reason"),
+    "officer-staff": lambda: officer.staff_page(
+        DESK,
+        (
+            officer.Member(person="person-1", name="Ruth Keller", role="officer", enrolled=NOON, revoked=None),
+            officer.Member(person="person-2", name="Dora Desk", role="desk", enrolled=NOON, revoked=NOON + 9),
+        ),
+    ),
+    "officer-health": lambda: officer.health_page(DESK, HEALTH),
+    "officer-health-bad": lambda: officer.health_page(
+        DESK,
+        replace(
+            HEALTH, online=False, missing=("landlock",), walls=(), runs=(), failures=("the hub cannot be reached",),
+            logs=(("the federation log", 131, 4, "two heads of one size"),),
+        ),
+    ),
+    "officer-refused": lambda: officer.refused_page(
+        hospital="Cleveland Heart Clinic", person="Dora Desk", headline="This was not done.", why="This needs the role `officer`.",
+        what_to_do="Let an operator enrol you.", release="0.1.0",
+    ),
+}  # fmt: skip
+PAGES = {**PATIENT, **CONSOLE, **STUDIES, **OFFICER}
 
 
 def pytest_generate_tests(metafunc):
-    for name, kind in (("name", PAGES), ("patient_page", PATIENT), ("console_page", CONSOLE)):
+    for name, kind in (("name", PAGES), ("patient_page", PATIENT), ("console_page", {**CONSOLE, **STUDIES})):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, sorted(kind))
+
+
+@pytest.fixture(scope="session")
+def shown() -> Mapping[str, object]:
+    """What the pages of studies and officers are made from."""
+    return {
+        "heart": HEART,
+        "study": STUDY,
+        "permit": REFUSED,
+        "entry": ENTRIES[0],
+        "desk": DESK,
+        "row": INBOX,
+        "asked": ASKED,
+        "health": HEALTH,
+    }
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,10 @@ from paroma.hub.api.pages import view_of
 from paroma.lab.four.page import render_page
 from paroma.learn.disclosure import control
 from paroma.trust.policy import purposes
-from paroma.web.console import run as console
+from paroma.web.console import catalogue, run as console, studies, timeline
 from paroma.web.kit.charts import Curve, Effect, Forest, curve, forest, small_curve
 from paroma.web.kit.pages import SECURITY_HEADERS, STATIC_TYPES, clock, clock12, day, machine_time, spelled, static_file
+from paroma.web.officer import views as officer
 from paroma.web.portal import views as portal
 
 # Words of the field: no patient's page may need them.
@@ -173,6 +174,86 @@ def test_what_others_wrote_stays_text(uses, reports, cards):
         assert all("src" in attrs for attrs in page.every("script"))
         assert "{{ 7919 * 7907 }}" in html
         assert "62615533" not in page.said
+
+
+@pytest.mark.promise(4)
+def test_what_an_applicant_wrote_stays_text_on_the_pages_of_officers_and_scientists(shown):
+    kept = {name: {"state": one.state} for name, one in shown.items() if hasattr(one, "state")}
+    bad = {name: replace(_spoiled(one), **kept.get(name, {})) for name, one in shown.items()}
+    pair, who = (HOSTILE, HOSTILE), {"federation": HOSTILE, "person": HOSTILE, "release": HOSTILE}
+    asked = replace(
+        bad["asked"],
+        checks=tuple(officer.Check(kind=kind, text=HOSTILE) for kind in ("good", "no", "note")),
+        change=replace(bad["asked"].change, lines=tuple(officer.Line(kind=k, text=HOSTILE) for k in ("same", "added", "removed"))),
+        in_words=(pair,), rules=((HOSTILE, 1),), hospitals=((HOSTILE, True),), reasons=(HOSTILE,),
+    )  # fmt: skip
+    permit = replace(
+        bad["permit"],
+        facts=(pair,),
+        protection=(pair,),
+        hospitals=((HOSTILE, "signed"),),
+        runs=((HOSTILE, "running", 0.0),),
+    )
+    health = replace(bad["health"], walls=((HOSTILE, "stands", HOSTILE),), logs=((HOSTILE, 1, 1, HOSTILE),))
+    sought = catalogue.Sought(text=HOSTILE, purpose=HOSTILE, kind=HOSTILE, query=HOSTILE)
+    no = catalogue.No(policy=HOSTILE, because=HOSTILE, to_change=HOSTILE)
+    told = [
+        officer.inbox_page(bad["desk"], (bad["row"],), chosen=HOSTILE),
+        officer.request_page(bad["desk"], asked, error=HOSTILE, said=HOSTILE),
+        officer.request_page(bad["desk"], replace(asked, state="valid")),
+        officer.end_page(bad["desk"], permit=HOSTILE, title=HOSTILE, running=1, error=HOSTILE, said=HOSTILE),
+        officer.staff_page(
+            bad["desk"], (officer.Member(person=HOSTILE, name=HOSTILE, role=HOSTILE, enrolled=0.0, revoked=None),)
+        ),
+        officer.health_page(bad["desk"], health),
+        officer.refused_page(
+            hospital=HOSTILE, person=HOSTILE, headline=HOSTILE, why=HOSTILE, what_to_do=HOSTILE, release=HOSTILE
+        ),
+        catalogue.catalogue_page((bad["heart"],), sought, None, purposes=(pair,), kinds=(HOSTILE,), **who),
+        catalogue.catalogue_page((), sought, no, purposes=(pair,), kinds=(HOSTILE,), **who),
+        catalogue.data_set_page(bad["heart"], **who),
+        studies.studies_page((bad["study"],), own=False, **who),
+        studies.permit_page(permit, **who),
+        timeline.timeline_page(
+            (bad["entry"],), timeline.Chosen(kind=HOSTILE, text=HOSTILE, older=HOSTILE), size=1, cosigned=1, **who
+        ),
+        timeline.refused_page(headline=HOSTILE, why=HOSTILE, what_to_do=HOSTILE, **who),
+    ]
+    for html in told:
+        page = Text(html)
+        assert not page.every("img")
+        assert all("src" in attrs for attrs in page.every("script"))
+        assert "{{ 7919 * 7907 }}" in html
+        assert "62615533" not in page.said
+
+
+def test_a_table_has_a_caption_and_a_page_says_who_is_signed_in_and_in_which_language(made):
+    mine = [name for name in made if re.match(r"officer|catalogue|data-set|studies|permit|timeline", name)]
+    assert len(mine) > 20
+    for name in mine:
+        page = Text(made[name])
+        assert made[name].count("<table") == made[name].count("<caption"), name
+        assert re.search(r"Lena Vogt|Ruth Keller|Dora Desk", page.said), name
+        assert "These pages are in English only." in page.said, name
+        assert name.endswith("refused") or "paroma " in page.said, name  # the same by command
+
+
+def test_a_kind_of_entry_has_a_sentence_and_one_without_is_told_by_its_name():
+    import ast
+    from pathlib import Path
+
+    source = (Path(__file__).parents[2] / "docs" / "reference" / "generate.py").read_text()
+    table = next(
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "KINDS"
+    )
+    kinds = {key.value.removeprefix("federation ") for key in table.keys if key.value.startswith("federation ")}
+    assert kinds == set(timeline.WORDS)
+    told = timeline.sentence("member-online", {"site": "site-1"}, title=lambda site: f"<{site}>")
+    assert told == "<site-1> was heard again."
+    assert timeline.sentence("member-left", {"site": "s"}, title=str).endswith("(not said)")
+    assert timeline.sentence("something-new", {}, title=str) == "something new"
 
 
 # -- patients

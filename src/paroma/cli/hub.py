@@ -34,7 +34,12 @@ def init(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8443,
     url: Annotated[str | None, typer.Option(help="Address under which members reach it, if another.")] = None,
-    key: Annotated[str, typer.Option(help="Name of a key in an HSM, TPM or KMS to sign with; made if need be.")] = "",
+    key: Annotated[
+        str,
+        typer.Option(
+            envvar="PAROMA_HUB_SIGNING_KEY", help="Name of a key in an HSM, TPM or KMS to sign with; made if need be."
+        ),
+    ] = "",
     *,
     json: Json = False,
 ) -> None:
@@ -78,12 +83,15 @@ def enrol_link(
     role: Annotated[str, typer.Option(help="scientist, committee, operator or auditor.")] = "scientist",
     folder: Folder = HERE,
     *,
+    provider: Annotated[
+        bool, typer.Option("--provider", help="An address for somebody who signs in at the provider.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Print one line that lets one person log in. Pass it on like a password."""
     from paroma.hub import commands
 
-    line = commands.enrol_link(folder, name, role)
+    line = commands.enrol_link(folder, name, role, provider=provider)
     show.done({"line": line, "name": name, "role": role}, line, json=json)
 
 

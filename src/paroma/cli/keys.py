@@ -1,6 +1,6 @@
 """`paroma key`: keys that live in a file, a TPM, a PKCS#11 token or a KMS, by their names."""
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -20,7 +20,7 @@ Name = Annotated[
 ]
 
 
-class Use(str, Enum):
+class Use(StrEnum):
     """What a key is for: one key never does both."""
 
     sign = "sign"

@@ -21,6 +21,7 @@ Folder = Annotated[Path, typer.Option("--folder", help="The site's folder.")]
 PermitName = Annotated[str, typer.Argument(help="The permit's id.")]
 Reason = Annotated[str, typer.Option(help="Why, in a sentence: it stands in the log.")]
 HERE = Path("site")
+PLACES = {"requests": "/officer", "staff": "/officer/staff", "health": "/officer/health"}
 
 
 @APP.command()
@@ -31,7 +32,12 @@ def join(
     owner: Annotated[str, typer.Option(help="The organisation that owns it.")],
     folder: Folder = HERE,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of its own pages, on this machine.")] = 8480,
-    key: Annotated[str, typer.Option(help="Name of a key in an HSM, TPM or KMS to sign with; made if need be.")] = "",
+    key: Annotated[
+        str,
+        typer.Option(
+            envvar="PAROMA_SITE_SIGNING_KEY", help="Name of a key in an HSM, TPM or KMS to sign with; made if need be."
+        ),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Join a federation: keys are made here and stay here. Safe to repeat."""
@@ -93,12 +99,15 @@ def officer_link(
     role: Annotated[str, typer.Option(help="officer, desk or auditor.")] = "officer",
     folder: Folder = HERE,
     *,
+    provider: Annotated[
+        bool, typer.Option("--provider", help="An address for somebody who signs in at the provider.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Print one line that lets one officer, or the desk, log in. Pass it on like a password."""
     from paroma.site import commands
 
-    line = commands.officer_link(folder, name, role)
+    line = commands.officer_link(folder, name, role, provider=provider)
     show.done({"line": line, "name": name, "role": role}, line, json=json)
 
 
@@ -183,11 +192,38 @@ def requests(profile: ProfileName = None, *, json: Json = False) -> None:
     show.done({"requests": found}, text, json=json)
 
 
+@APP.command("open")
+def open_(
+    place: Annotated[str, typer.Argument(help="requests, staff, health, or a permit's id.")] = "requests",
+    profile: ProfileName = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Print an address that opens the officer's pages in a browser, once, within 15 minutes."""
+    to = PLACES.get(place)
+    if to is None:
+        if not place.startswith("permit-"):
+            raise BadInput("there is no such page", do=f"name one of {', '.join(PLACES)}, or a permit's id")
+        to = f"/officer/requests/{place}"
+    officer = _officer(profile)
+    url = officer.link(to)
+    _close(officer)
+    show.done({"url": url}, url, json=json)
+
+
 @APP.command()
-def sign(name: PermitName, profile: ProfileName = None, *, json: Json = False) -> None:
+def sign(
+    name: PermitName,
+    digest: Annotated[
+        str | None, typer.Option(help="Sign only the permit with this digest, as its page shows it.")
+    ] = None,
+    profile: ProfileName = None,
+    *,
+    json: Json = False,
+) -> None:
     """Sign a permit with your own key, made on this machine."""
     officer = _officer(profile)
-    found = officer.sign(name)
+    found = officer.sign(name, digest=digest)
     _close(officer)
     _said("signed", found, json=json)
 

@@ -11,7 +11,8 @@ from paroma.hub.api.people import PeopleRoutes
 from paroma.hub.api.sessions import SessionPages
 from paroma.hub.parts import Hub
 from paroma.kernel.release import VERSION
-from paroma.trust.identity.people import Person
+from paroma.trust.federation import members
+from paroma.trust.identity.people import KeyTaken, Person
 from paroma.web.console.run import closed_page, signed_in_page
 from paroma.web.kit.http import page, program
 from paroma.web.kit.login import LoginRoutes
@@ -23,7 +24,13 @@ def sign_in_of(hub: Hub) -> SignIn:
     """How people and sites get in here."""
 
     def closed(headline: str, what_to_do: str) -> Response:
-        shown = closed_page(federation=hub.settings.name, headline=headline, what_to_do=what_to_do, release=VERSION)
+        shown = closed_page(
+            federation=hub.settings.name,
+            headline=headline,
+            what_to_do=what_to_do,
+            release=VERSION,
+            login=hub.provider is not None,
+        )
         return page(shown, 403)
 
     return SignIn(
@@ -58,6 +65,9 @@ def login_of(hub: Hub, sign_in: SignIn) -> LoginRoutes:
 
 
 def _enrolled(hub: Hub, tx: Connection, person: Person) -> None:
+    """Somebody is new here. Raises KeyTaken: an officer's key signs permits, and applies for none."""
+    if person.key is not None and any(one.key == person.key for one in members.officers(tx)):
+        raise KeyTaken
     hub.log.write(tx, "person-enrolled", person=person.person, role=person.role, key=person.thumbprint)
 
 

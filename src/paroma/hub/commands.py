@@ -25,7 +25,7 @@ from paroma.learn.sandbox.task import Workers
 from paroma.trust.federation import invitations, pinning
 from paroma.trust.identity import people
 from paroma.trust.identity.login_line import LoginLine
-from paroma.trust.identity.oidc import network_for
+from paroma.trust.identity.oidc import enrol_address, network_for
 from paroma.trust.identity.tokens import ROLES
 from paroma.trust.keys.named import Homes
 
@@ -124,12 +124,14 @@ def invite(folder: Path, owner: str | None = None) -> str:
     return line
 
 
-def enrol_link(folder: Path, name: str, role: str) -> str:
-    """One line that enrols one person in `role`. Raises BadInput."""
+def enrol_link(folder: Path, name: str, role: str, *, provider: bool = False) -> str:
+    """One line that enrols one person in `role`; provider: an address for who signs in there. Raises BadInput."""
     allowed = sorted(ROLES - {"site", "officer", "desk"})
     if role not in allowed:
         raise BadInput(f"`{role}` is no role at a hub", do=f"name one of {', '.join(allowed)}")
     settings = load(folder)
+    if provider:
+        enrol_address(settings.login, settings.url, "")  # refused before there is a code that nobody can spend
     hub = opened(settings)
     code = hub.store.write_now(
         lambda tx: people.invite(
@@ -142,6 +144,8 @@ def enrol_link(folder: Path, name: str, role: str) -> str:
         )
     )
     hub.store.close()
+    if provider:
+        return enrol_address(settings.login, settings.url, code)
     return str(LoginLine(url=settings.url, fingerprint=pinning.fingerprint(hub.authority), code=code))
 
 

@@ -29,7 +29,7 @@ from paroma.kernel.randomness import Randomness
 from paroma.kernel.store import migrations, tables as store_tables
 from paroma.kernel.store.database import Store, open_store
 from paroma.kernel.wire import framing
-from paroma.kernel.wire.network import Network
+from paroma.kernel.wire.network import Network, close
 from paroma.learn.runs.messages import FromSite
 from paroma.learn.sandbox.task import Workers
 from paroma.trust.audit import log as logs, tables as audit_tables, witness
@@ -47,9 +47,9 @@ from paroma.trust.federation.tables import MEMBERS
 from paroma.trust.identity import epoch, people, tables as identity_tables
 from paroma.trust.identity.clients import Client, Issuer
 from paroma.trust.identity.nonces import Nonces
-from paroma.trust.identity.oidc import Provider
+from paroma.trust.identity.oidc import Provider, open_provider
 from paroma.trust.identity.tokens import Verifier
-from paroma.trust.keys.files import load_or_create, load_or_create_log_key
+from paroma.trust.keys.files import load_or_create_log_key
 from paroma.trust.keys.named import Homes, of_program
 from paroma.trust.keys.signing import SigningKey
 from paroma.trust.permit.messages import PermitEnded, PermitRefused, PermitSigned
@@ -158,6 +158,8 @@ class Hub:
             await self.gate.desk.keep(self.store)
         await self.apps.stop()
         await self.runs.close()
+        if self.ports.network is not None:
+            await close(self.ports.network)
 
     async def catch_up(self) -> None:
         """Whoever was shut off is out: tokens of before are refused, requests that are open are cut, all mail is looked at."""
@@ -279,20 +281,20 @@ def open_hub(settings: HubSettings, ports: Ports, *, authority: bytes) -> Hub:
         gate=gate,
         lifecycle=Lifecycle(log=log, runs=runs, post=post, clock=ports.clock),
         presence=Presence(ports.clock, grace=settings.offline_seconds),
-        provider=_provider(settings, ports),
+        provider=open_provider(
+            settings.login,
+            ports.network,
+            settings.folder,
+            disk=ports.disk,
+            clock=ports.clock,
+            randomness=ports.randomness,
+        ),
         standings={},
         authority=authority,
         jobs=[],
     )
     store.write_now(lambda tx: logs.begin(tx, logs.FEDERATION, signer))
     return hub
-
-
-def _provider(settings: HubSettings, ports: Ports) -> Provider | None:
-    if not settings.login.issuer or ports.network is None:
-        return None
-    key = load_or_create(settings.folder / "keys" / "login.pem", ports.disk, ports.randomness)
-    return Provider(settings.login, ports.network, key, clock=ports.clock, randomness=ports.randomness)
 
 
 def _log_key_of(tx: Connection, site: SiteId) -> NoteKey:

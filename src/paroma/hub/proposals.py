@@ -24,6 +24,7 @@ from paroma.learn.algorithms.query import Feature
 from paroma.trust.audit.journal import Journal
 from paroma.trust.channel import mailbox
 from paroma.trust.federation import members
+from paroma.trust.identity import people
 from paroma.trust.permit import permit as permits
 from paroma.trust.permit.messages import PermitEnded, PermitIssued, PermitProposed, PermitRefused, PermitSigned
 from paroma.trust.permit.permit import Participant, Permit, SignedPermit
@@ -196,7 +197,10 @@ def _told(title: str, said: PermitRefused) -> SiteRefusal:
 
 
 def sign(tx: Connection, site: SiteId, said: PermitSigned, *, log: Journal, post: Post) -> set[SiteId]:
-    """A site's officer signed. When all have, the permit is issued. Raises PermitUnknown, and what `permit.verify` raises."""
+    """A site's officer signed. When all have, the permit is issued; by who applied, it is refused.
+
+    Raises PermitUnknown, and what `permit.verify` raises.
+    """
     row = _row(tx, said.permit)
     signed_ = _signed(row)
     if row["state"] != "submitted" or said.signature.site != site:
@@ -204,6 +208,16 @@ def sign(tx: Connection, site: SiteId, said: PermitSigned, *, log: Journal, post
     one = SignedPermit(permit=signed_.permit, signatures=(said.signature,))
     keys = {site: {o.key.thumbprint: o.key for o in members.officers(tx, site) if o.ended is None}}
     permits.verify_signatures(one, keys, quorum=1)
+    applicant = people.find_client(tx, signed_.permit.applicant)
+    if applicant is not None and applicant.key.thumbprint == said.signature.key:
+        own = PermitRefused(  # nobody approves their own study
+            permit=said.permit,
+            site=site,
+            policy="own-study",
+            because="the officer who signed there is who applied",
+            to_change="apply again, and let another officer of this hospital sign",
+        )
+        return refuse(tx, site, own, log=log, post=post)
     if any(s.site == site for s in signed_.signatures):
         return set()
     both = SignedPermit(permit=signed_.permit, signatures=(*signed_.signatures, said.signature))

@@ -48,6 +48,7 @@ from paroma.trust.channel.mailbox import Letter
 from paroma.trust.channel.messages import PARK_SECONDS
 from paroma.trust.channel.uploads import Uploads
 from paroma.trust.federation import members
+from paroma.trust.identity import people
 from paroma.trust.permit.permit import Permit, SignedPermit, digest
 
 STORY = 200  # lines kept for the page; the log keeps all
@@ -140,8 +141,13 @@ class Runs:
     # -- opening
 
     def open(self, tx: Connection, asked: Asked) -> tuple[RunId, Did]:
-        """Invite the participants of the permit. Raises Refused, BadInput."""
+        """Invite the participants of the permit. Raises Refused (PersonUnknown too), BadInput."""
         permit = asked.signed.permit
+        # whoever asked was let in before this transaction: a revocation since stopped the runs that it saw, and not this one
+        if people.person(tx, asked.by).revoked is not None:
+            raise people.PersonUnknown
+        if (found := proposals.state(tx, permit.id)) != "valid":
+            raise Refused(f"permit `{permit.id}` is {found}: nothing runs under it", do="apply for a new permit")
         _asking(asked.query, asked.data_set, permit)
         run = RunId(ids.fresh("run", self._randomness))
         crypto = self._crypto(tx)
@@ -456,7 +462,7 @@ class Runs:
                 return (self._ask(now, asking, first),)
             case machine.AddUp():
                 return self._sum_now(tx, now, effect)
-            case machine.Answered(step=step, entry=entry, members=inside, total=total):
+            case machine.Answered(step=step, entry=entry, members=inside, digest=digest_, total=total):
                 number = self._log.write(
                     tx,
                     "question-answered",
@@ -464,7 +470,7 @@ class Runs:
                     step=step,
                     entry=entry,
                     members=[{"site": m.site, "upload": m.upload} for m in inside],
-                    total=messages.sha256(total),
+                    total=digest_,
                 )
                 now.tell(Happened(what=f"Round {step}: voted by all who sent, then added up.", at=at, entry=number))
                 return self._next(tx, now, step, total, at, sites=len(inside))

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paroma.kernel.errors import BadInput
-from paroma.trust.keys import names
 from paroma.trust.identity.oidc import ProviderSettings
+from paroma.trust.keys import names
 
 FILE = "hub.toml"
 

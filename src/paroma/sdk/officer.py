@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from paroma.kernel.errors import BadInput
+from paroma.kernel.errors import BadInput, Refused
 from paroma.kernel.ids import PersonId, SiteId, printable
 from paroma.sdk.talk import Talk
 from paroma.trust.permit import permit as permits
@@ -13,6 +13,16 @@ from paroma.trust.permit.permit import Permit
 
 class RequestUnknown(BadInput):
     """Nobody asks this hospital for such a permit."""
+
+
+class OtherPermit(Refused):
+    """The permit is not the one whose digest was read."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"the permit has the digest `{found}`, not the one that you named: nothing was signed",
+            do="open its page again and read it: `paroma site open`",
+        )
 
 
 class LogSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,9 +125,14 @@ class Officer:
             f"nobody asks this hospital for permit `{printable(permit)}`", do="list them: `paroma site requests`"
         )
 
-    def sign(self, permit: str) -> Requested:
-        """Sign exactly the permit that was asked for, with the officer's own key, here. Raises PermitInvalid."""
+    def sign(self, permit: str, *, digest: str | None = None) -> Requested:
+        """Sign exactly the permit that was asked for, with the officer's own key, here.
+
+        digest: hex SHA-256 of the permit that the officer read. Raises PermitInvalid, OtherPermit.
+        """
         asked = self.request(permit)
+        if digest is not None and permits.digest(asked.permit) != digest.strip().lower():
+            raise OtherPermit(permits.digest(asked.permit))
         person, site = PersonId(self.talk.profile.person), self.site().site
         signature = permits.sign(asked.permit, site, person, self.talk.key, float(int(self.talk.clock.now())))
         self.talk.act(f"/api/requests/{asked.permit.id}/sign", signature)

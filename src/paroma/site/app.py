@@ -11,9 +11,10 @@ from paroma.site.api.portal import PortalRoutes
 from paroma.site.parts import Site
 from paroma.trust.identity import people
 from paroma.web.kit.http import page, program
+from paroma.web.kit.login import LoginRoutes
 from paroma.web.kit.sessions import OwnRoutes
 from paroma.web.kit.sign_in import SignIn
-from paroma.web.portal.views import closed_page
+from paroma.web.portal.views import closed_page, signed_in_page
 
 
 def sign_in_of(site: Site) -> SignIn:
@@ -38,6 +39,21 @@ def sign_in_of(site: Site) -> SignIn:
     )
 
 
+def login_of(site: Site, sign_in: SignIn) -> LoginRoutes:
+    """How the site's people get in who sign in at a provider."""
+
+    def signed_in(_person: str, to: str) -> Response:
+        return page(signed_in_page(reports.clinic(site), to="/officer" if to == "/" else to))
+
+    return LoginRoutes(
+        sign_in=sign_in,
+        provider=site.provider,
+        site=site.membership.site,
+        signed_in=signed_in,
+        enrolled=site.enrolled,
+    )
+
+
 def make_app(site: Site) -> ASGIApp:
     """The program. Its lifespan starts and stops the site's jobs."""
     sign_in = sign_in_of(site)
@@ -46,6 +62,7 @@ def make_app(site: Site) -> ASGIApp:
         *sign_in.routes(),
         *officers.routes(),
         *policies.routes(site, officers),
+        *login_of(site, sign_in).routes(),
         *OwnRoutes(store=site.store, sign_in=sign_in, desk=site.gate.desk).routes(),
         *PortalRoutes(site, sign_in).routes(),
         *OfficerPages(site, sign_in, officers).routes(),

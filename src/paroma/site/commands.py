@@ -36,6 +36,7 @@ from paroma.trust.channel.caller import Caller, refused_by
 from paroma.trust.federation import invitations, join as joining, pinning
 from paroma.trust.identity import people
 from paroma.trust.identity.login_line import LoginLine
+from paroma.trust.identity.oidc import enrol_address
 from paroma.trust.identity.people import Person
 from paroma.trust.keys.files import load_or_create_log_key
 from paroma.trust.keys.named import Homes, of_program
@@ -174,11 +175,16 @@ SITE_ROLES = ("auditor", "desk", "officer")
 AT_THE_MACHINE = Entity("Person", "at-the-machine")  # whoever can write into the site's folder holds its keys
 
 
-def officer_link(folder: Path, name: str, role: str = "officer") -> str:
-    """One line that enrols one person of this site. The site may be running. Raises BadInput."""
+def officer_link(folder: Path, name: str, role: str = "officer", *, provider: bool = False) -> str:
+    """One line that enrols one person of this site; provider: an address for who signs in there. The site may be running.
+
+    Raises BadInput.
+    """
     if role not in SITE_ROLES:
         raise BadInput(f"`{printable(role)}` is no role at a site", do=f"name one of {', '.join(SITE_ROLES)}")
     settings = settings_of(folder)
+    if provider:
+        enrol_address(settings.login, settings.origin, "")  # refused before there is a code that nobody can spend
     member, store = member_of(settings), _store(settings)
     code = store.write_now(
         lambda tx: people.invite(
@@ -191,6 +197,8 @@ def officer_link(folder: Path, name: str, role: str = "officer") -> str:
         )
     )
     store.close()
+    if provider:
+        return enrol_address(settings.login, settings.origin, code)
     return str(LoginLine(url=settings.origin, fingerprint="", code=code))
 
 

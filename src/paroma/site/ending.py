@@ -6,6 +6,8 @@ and is done again by repeating. The site log keeps the certificate: a tag that n
 erasure key, the number of the new root, and on how many replicas the old one was destroyed.
 """
 
+import re
+
 import msgspec
 from sqlalchemy import Connection, select
 
@@ -21,6 +23,8 @@ from paroma.kernel.wire import framing
 from paroma.site.parts import Site
 from paroma.site.settings import Membership
 from paroma.site.tables import FLAGS
+from paroma.trust.audit import entries
+from paroma.trust.audit.entries import PatientInClear
 from paroma.trust.audit.journal import Journal
 from paroma.trust.channel import outbox
 from paroma.trust.federation import members
@@ -57,8 +61,17 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def erase(site: Site, patient: PatientId, reason: str, *, by: str) -> Certificate:
-    """Destroy a patient's records, for good and in every backup. Raises PatientUnknown, StillInMemory, VaultUnavailable."""
+    """Destroy a patient's records, for good and in every backup.
+
+    Raises PatientUnknown, StillInMemory, VaultUnavailable; PatientInClear for a reason that the log could not hold.
+    """
     blocking, clock = site.ports.blocking, site.ports.clock
+    # first: once the key is destroyed it is too late to refuse
+    entries.seal("erasure", clock.now(), {"reason": reason})
+    if _names(reason, patient):
+        raise PatientInClear(
+            "the reason names the patient, and the site log never forgets", do="give the reason without their number"
+        )
     tag = await blocking.run(lambda: site.vault.erasure_tag(patient))
     done = await site.store.read(lambda tx: _certificate(tx, tag))
     if patient not in site.vault:
@@ -120,6 +133,14 @@ def revoke(
             members.take_enrolment(tx, statement)
         outbox.send(tx, f"officer-ended/{who}", framing.pack(OfficerNamed(statement=statement)), now=now)
     return people.person(tx, who), False
+
+
+def _names(reason: str, patient: PatientId) -> bool:
+    """Whether the reason holds the patient's number: the hospital's own has no form that the log could know.
+
+    One of fewer than four characters is also an ordinary word or number.
+    """
+    return len(patient) >= 4 and re.search(rf"(?<!\w){re.escape(patient)}(?!\w)", reason, re.IGNORECASE) is not None
 
 
 def _certificate(tx: Connection, tag: str) -> Certificate | None:

@@ -52,10 +52,10 @@ def worker(obliged: Obligations, own_seconds: float) -> Limits:
     own = Limits(seconds=own_seconds)
     return replace(
         own,
-        seconds=min(own.seconds, obliged.seconds or own.seconds),
-        cpu_seconds=obliged.cpu_seconds or own.cpu_seconds,
-        memory=min(own.memory, (obliged.memory_mib * MIB) if obliged.memory_mib else own.memory),
-        reply=min(own.reply, (obliged.upload_mib * MIB) if obliged.upload_mib else own.reply),
+        seconds=own.seconds if obliged.seconds is None else min(own.seconds, obliged.seconds),
+        cpu_seconds=own.cpu_seconds if obliged.cpu_seconds is None else obliged.cpu_seconds,
+        memory=own.memory if obliged.memory_mib is None else min(own.memory, obliged.memory_mib * MIB),
+        reply=own.reply if obliged.upload_mib is None else min(own.reply, obliged.upload_mib * MIB),
     )
 
 

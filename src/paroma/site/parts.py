@@ -5,6 +5,7 @@ Clock, randomness, disk, network, workers and blocking come in, so that the simu
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -55,6 +56,7 @@ from paroma.trust.federation.messages import OfficerNamed
 from paroma.trust.identity import epoch, tables as identity_tables
 from paroma.trust.identity.clients import Issuer
 from paroma.trust.identity.nonces import Nonces
+from paroma.trust.identity.oidc import Provider, open_provider
 from paroma.trust.identity.people import Person
 from paroma.trust.identity.tokens import Verifier
 from paroma.trust.keys.files import load_or_create_log_key
@@ -105,6 +107,7 @@ class Ports:
     workers: Workers
     kem: Kem
     walls: Callable[[], tuple[Wall, ...]]
+    logins: Network | None = None  # to the provider of logins, where one is set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +136,7 @@ class Site:
     nonces: Nonces
     issuer: Issuer
     verifier: Verifier
+    provider: Provider | None  # at which the site's people sign in
     caller: Caller
     heads: AtSite
     line: Line
@@ -489,7 +493,8 @@ def open_site(settings: SiteSettings, ports: Ports) -> Site:
             federation=federation,
             cosigned=lambda: heads.cosigned,
             walls_missing=lambda: missing(ports.walls()),
-            data_set=lambda name: store.read_now(lambda tx: data_set_of(tx, name)),
+            # read once: records, and with them a description, are loaded while the site stands still
+            data_set=functools.cache(lambda name: store.read_now(lambda tx: data_set_of(tx, name))),
             key=key,
             sealing=_sealing(folder / "keys" / "runs.key", ports),
             kem=ports.kem,
@@ -515,6 +520,9 @@ def open_site(settings: SiteSettings, ports: Ports) -> Site:
         nonces=nonces,
         issuer=Issuer(key, settings.origin, nonces=nonces, clock=clock, randomness=ports.randomness),
         verifier=Verifier(key.public, issuer=settings.origin, audience=settings.origin, epoch=epoch_now, clock=clock),
+        provider=open_provider(
+            settings.login, ports.logins, settings.folder, disk=ports.disk, clock=clock, randomness=ports.randomness
+        ),
         caller=caller,
         heads=heads,
         line=line,

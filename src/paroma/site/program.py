@@ -26,11 +26,12 @@ def run(folder: Path, ready: Callable[[SiteSettings], None] = lambda _settings: 
     async def main() -> None:
         blocking = Threads(4, "site")
         workers, _ = await asyncio.gather(start_workers(folder), blocking.run(_import))
-        from paroma.kernel.wire.network import HttpsNetwork, trusting
+        from paroma.kernel.wire.network import HttpsNetwork, close, trusting
         from paroma.kernel.wire.serve import Listening, serve
         from paroma.learn.secagg.agreement import MlKem768
         from paroma.site.app import make_app
         from paroma.site.parts import Ports, open_site
+        from paroma.trust.identity.oidc import network_for
 
         network = HttpsNetwork([member.hub], trust=trusting(member.authority.encode()))
         ports = Ports(
@@ -42,6 +43,7 @@ def run(folder: Path, ready: Callable[[SiteSettings], None] = lambda _settings: 
             workers=workers,
             kem=MlKem768(),
             walls=workers.walls,
+            logins=network_for(settings.login) if settings.login.issuer else None,
         )
         site = open_site(settings, ports)
 
@@ -51,6 +53,8 @@ def run(folder: Path, ready: Callable[[SiteSettings], None] = lambda _settings: 
         where = Listening(host=settings.host, port=settings.port)
         async with network:
             await serve(make_app(site), where, on_stop=stop, ready=lambda: ready(settings))
+        if ports.logins is not None:
+            await close(ports.logins)
         site.vault.close()
         site.store.close()
         await workers.stop()

@@ -189,14 +189,16 @@ class Rounds:
         self._remembering = hmac.digest(parts.sealing, b"paroma/memory/v1\n", "sha256")
         self._cohorts: dict[str, _Held] = {}
         self._computing: dict[str, asyncio.Task[None]] = {}
-        self._anchored = Anchors()
+        self._anchored = Anchors()  # what is to be anchored
+        self._kept = self._anchored  # what is
         self._anchoring = asyncio.Lock()
+        self._reading: set[str] = set()  # runs whose cohort is being read
 
     # -- starting and stopping
 
     async def start(self) -> None:
         """Take up every run that is not over, from the state that was kept and its anchor outside of the database."""
-        self._anchored = await self._p.blocking.run(lambda: anchors.read(self._p.anchors))
+        self._anchored = self._kept = await self._p.blocking.run(lambda: anchors.read(self._p.anchors))
 
         def again(tx: Connection) -> After:
             after = After()
@@ -326,7 +328,8 @@ class Rounds:
     def holding(self, tx: Connection, patient: PatientId) -> tuple[RunId, ...]:
         """The runs that are not over and have this patient's row in memory, or in what they contributed."""
         read = {use.run for use in rights.uses_of(tx, patient)}
-        held = {run for run, one in self._cohorts.items() if patient in one.cohort.patients}
+        # a cohort that is being read may have been begun before the patient's no
+        held = {run for run, one in self._cohorts.items() if patient in one.cohort.patients} | self._reading
         return tuple(RunId(row["run"]) for row in _open_runs(tx) if row["run"] in read | held)
 
     async def settle(self, after: After) -> None:
@@ -339,11 +342,14 @@ class Rounds:
         if after.anchored or after.over or after.log > self._anchored.log:
             runs = {run: at for run, at in (self._anchored.runs | after.anchored).items() if run not in after.over}
             self._anchored = Anchors(runs=runs, log=max(self._anchored.log, after.log))
+        if self._kept is not self._anchored:  # also what could not be written the last time
             async with (
                 self._anchoring
             ):  # two at once would compare and swap each other away; the later keeps what both say
                 now_kept = self._anchored
-                await p.blocking.run(lambda: anchors.write(p.anchors, now_kept))
+                if self._kept is not now_kept:
+                    await p.blocking.run(lambda: anchors.write(p.anchors, now_kept))
+                    self._kept = now_kept
         if after.mail:
             now = p.clock.now()
 
@@ -481,7 +487,7 @@ class Rounds:
                 journal.write(tx, "not-counted", run=run, entry=entry)
             case machine.Learned(closed=closed):
                 mine = (SUMS.c.run == run, SUMS.c.step == closed.step)
-                tx.execute(update(SUMS).where(*mine).values(total=closed.total))
+                tx.execute(update(SUMS).where(*mine).values(total=closed.total, salt=closed.salt))
             case machine.Ended(finished=finished, reason=reason):
                 journal.write(tx, "run-left", run=run, finished=finished, reason=printable(reason, longest=300))
                 after.over.append(run)
@@ -506,7 +512,7 @@ class Rounds:
             if not isinstance(effect, machine.Send):
                 continue
             name, body = f"{state.run}/{state.revision}/{mark}/{place}", framing.pack(effect.message)
-            if after.anchored:
+            if after.anchored or self._kept.runs.get(state.run) != self._anchored.runs.get(state.run):
                 after.mail.append((name, body))
             else:
                 outbox.send(tx, name, body, now=self._p.clock.now())
@@ -768,6 +774,15 @@ class Rounds:
         held = self._cohorts.get(run)
         if held is not None and (only is None or only >= set(held.cohort.patients)):
             return held
+        self._reading.add(run)
+        try:
+            made = await self._assemble(run, permit, asking, only)
+        finally:
+            self._reading.discard(run)
+        self._cohorts[run] = made
+        return made
+
+    async def _assemble(self, run: RunId, permit: Permit, asking: Asking, only: frozenset[PatientId] | None) -> _Held:
         p, use = self._p, facts.use_of(permit)
         usable = await p.store.read(lambda tx: consent.verdicts(tx, use, p.clock.now()))
         data_set = p.data_set(permit.data_set)
@@ -785,9 +800,7 @@ class Rounds:
             name = hashlib.sha256(b"\n".join([run.encode(), p.randomness.take(16)])).hexdigest()
             return _Held(name=name, cohort=cohort, fd=bits.fd, seq=usable.seq)
 
-        made = await p.blocking.run(build)
-        self._cohorts[run] = made
-        return made
+        return await p.blocking.run(build)
 
     # -- reading
 

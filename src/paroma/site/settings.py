@@ -1,7 +1,7 @@
 """What a hospital sets at its site. What joining brought (who the hub is, who this site is) lies beside it in `member.json`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -11,6 +11,7 @@ import msgspec
 from paroma.kernel import settings as kernel_settings
 from paroma.kernel.errors import BadInput
 from paroma.kernel.ids import SiteId, printable
+from paroma.trust.identity.oidc import ProviderSettings
 from paroma.trust.keys import names
 
 FILE = "site.toml"
@@ -28,7 +29,7 @@ class SiteSettings:
     it lies in the replicas as it is. timezone: of the hours of house rules, and of the times that patients read, such as
     `Europe/Berlin`; empty: the machine's. phone, hours: of the help line on patients' pages; empty: they are sent to the desk.
     recheck_seconds: how often the whole federation log is read again. worker_seconds: the longest that one contribution may
-    compute.
+    compute. login: the OpenID Provider at which the site's people may sign in.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class SiteSettings:
     hours: str = ""
     recheck_seconds: float = 30.0
     worker_seconds: float = 60.0
+    login: ProviderSettings = field(default_factory=ProviderSettings)
 
     @property
     def database(self) -> str:
@@ -69,6 +71,10 @@ class SiteSettings:
         return _zone(self.timezone) if self.timezone else machine_zone(LOCALTIME)
 
     def __post_init__(self) -> None:
+        if any(not text.endswith(("=officer", "=desk", "=auditor")) for text in self.login.roles):
+            raise BadInput(
+                "`login.roles` gives a role that is none at a site", do="give `officer`, `desk` and `auditor` only"
+            )
         try:
             _ = self.zone
         except (ZoneInfoNotFoundError, ValueError, OSError) as problem:

@@ -55,6 +55,7 @@ SUMS = Table(
     Column("step", Integer, primary_key=True, autoincrement=False),
     Column("request", LargeBinary, nullable=False),
     Column("total", LargeBinary),
+    Column("salt", LargeBinary),  # of the digest of the total that stands in the federation log
 )
 """What was asked in each step, and the sum that came out: from these the site recomputes the model that it is sent next."""
 

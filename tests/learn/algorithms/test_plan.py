@@ -185,6 +185,22 @@ def test_evaluation_equals_scikit_learn_within_what_it_says(federate):
 
 
 @pytest.mark.promise(1)
+def test_no_model_is_judged_that_tells_one_patient_from_all_others(federate):
+    """Whoever asks chooses the coefficients: the accuracy of "yes to her alone", beside "no to all", is her outcome."""
+    ages = [np.minimum(table["age"].to_numpy(), 90.0) for table in four()]
+    ages[2][0] = 100.0
+    town = federate([table.set_column(0, "age", pa.array(age)) for table, age in zip(four(), ages, strict=True)])
+    alone, nobody, half = (Evaluate(outcome=NUM, features=("age",), coefficients=(at, 1.0)) for at in (-0.9, -3.0, 0.0))
+    town.ask(half, FEATURES)
+    town.ask(nobody, FEATURES)
+    with pytest.raises(ThresholdNotMet, match="one answer of the model"):
+        town.ask(alone, FEATURES)
+    others = Evaluate(outcome=NUM, features=("age",), coefficients=(0.9, -1.0))
+    with pytest.raises(ThresholdNotMet, match="one answer of the model"):
+        town.ask(others, FEATURES)
+
+
+@pytest.mark.promise(1)
 def test_private_statistics_come_near_and_say_their_epsilon(federate, make_permit):
     permit = private(make_permit, questions=1)
     found = federate(four(), permit).ask(Statistics(features=("age", "sex", "cp"), bins=4), FEATURES)

@@ -10,7 +10,17 @@ from msgspec.structs import replace
 from paroma.kernel.errors import Refused
 from paroma.kernel.ids import SiteId
 from paroma.learn.runs import hub, messages, site
-from paroma.learn.runs.messages import Answer, Ciphertexts, FromHub, FromSite, Ready, SignedKeys, Uploaded, Vote
+from paroma.learn.runs.messages import (
+    Answer,
+    Ciphertexts,
+    FromHub,
+    FromSite,
+    Ready,
+    SignedKeys,
+    StaysOut,
+    Uploaded,
+    Vote,
+)
 from paroma.learn.secagg.shamir import threshold
 
 
@@ -204,6 +214,36 @@ def test_a_set_up_does_not_wait_for_ever(federation):
     assert f.failed is None
     waited_out(f)
     assert f.failed == "too few sites took part in setting up the run"
+
+
+def stays_out(f, name):
+    f.queues[name].clear()
+    f.at_hub(hub.Received(sender=name, message=StaysOut(run="run-1", site=name)))
+
+
+def test_a_set_up_does_not_wait_for_a_site_that_stays_out(federation):
+    f = federation(4)
+    f.start()
+    f.invitation = msgspec.msgpack.decode(f.queues[f.names[0]][0][1], type=FromHub)
+    stays_out(f, f.names[1])
+    stays_out(f, f.names[1])
+    for name in (f.names[0], f.names[2], f.names[3]):
+        assert f.hub_state().phase == "keys"
+        sends_keys(f, name)
+    assert f.failed is None
+    assert f.hub_state().phase == "ciphertexts"
+    stays_out(f, f.names[2])  # whoever has begun sits out, or declines
+    assert f.failed is None
+    assert f.hub_state().stays_out == (f.names[1],)
+
+
+def test_a_run_ends_at_once_where_too_few_take_part(federation):
+    f = federation(4)
+    f.start()
+    stays_out(f, f.names[0])
+    assert f.failed is None
+    stays_out(f, f.names[3])
+    assert f.failed == hub.TOO_FEW_SET_UP
 
 
 def test_after_a_complete_set_was_handed_out_there_is_no_new_attempt(federation, programme):

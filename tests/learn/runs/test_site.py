@@ -7,7 +7,17 @@ from msgspec.structs import replace
 from paroma.kernel.errors import Refused
 from paroma.kernel.ids import SiteId
 from paroma.learn.runs import hub, messages, site
-from paroma.learn.runs.messages import Closed, Complete, OpenAttempt, Proposal, SignedKeys, Stopped, read_entry, sha256
+from paroma.learn.runs.messages import (
+    Closed,
+    Complete,
+    OpenAttempt,
+    Proposal,
+    SignedKeys,
+    Stopped,
+    read_entry,
+    sha256,
+    sum_digest,
+)
 
 
 def never():
@@ -282,8 +292,11 @@ def test_a_restored_older_state_takes_no_further_part(wire):
 
 def test_a_result_that_does_not_fit_its_hash_is_not_learned(wire):
     state = wire.f.state(ME)
-    closed = Closed(run=state.run, step=9, entry="", members=(), digest=sha256(b"total"), total=b"total")
+    salt = bytes(32)
+    digest = sum_digest(salt, b"total")
+    closed = Closed(run=state.run, step=9, entry="", members=(), digest=digest, salt=salt, total=b"total")
     rejected(wire.step(ME, state, replace(closed, total=b"other")), state)
+    rejected(wire.step(ME, state, replace(closed, salt=bytes([1] * 32))), state)
     after, effects = wire.step(ME, state, closed)
     assert effects == (site.Learned(closed=closed),)
     assert wire.step(ME, after, closed) == (after, ())

@@ -1,5 +1,7 @@
 """The same behaviour of a key wherever it lives: file, TPM, PKCS#11 token, key service."""
 
+import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -184,6 +186,26 @@ def test_a_tpm_that_refuses_the_pin_says_what_to_correct(tpm_place, tmp_path):
         tpm_place.homes.signing(sign).sign(b"x")
     with pytest.raises(KeyPinWrong):
         tpm_place.homes.wrapping(wrap).unwrap(wrapped, b"root")
+
+
+@pytest.mark.apt("swtpm")
+@pytest.mark.apt("tpm2-tools")
+def test_whoever_repeats_with_a_wrong_pin_does_not_lock_the_tpm_and_a_corrected_one_is_taken_up(tpm_place, tmp_path):
+    key = tpm_place.homes.make_signing(tpm_place.uri("x", "sign"))
+    (tmp_path / "pin").write_text("0000")
+    for _ in range(4):
+        with pytest.raises(KeyPinWrong):
+            key.sign(b"x")
+    told = subprocess.run(
+        ["tpm2_getcap", "properties-variable"],
+        env={**os.environ, "TPM2TOOLS_TCTI": f"swtpm:path={tmp_path / 's'}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "TPM2_PT_LOCKOUT_COUNTER: 0x1\n" in told.stdout
+    (tmp_path / "pin").write_text("4711")
+    key.public.verify(b"x", key.sign(b"x"))
 
 
 @pytest.mark.apt("swtpm")

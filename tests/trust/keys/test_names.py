@@ -1,5 +1,8 @@
 """Names of keys: what is read, and that nothing unread is passed over."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -106,6 +109,25 @@ def test_a_pin_comes_from_a_file_of_its_owner_or_from_a_variable(tmp_path):
         pin_of(parse(f"{TOKEN}&pin-source=env:PIN"), {})
     with pytest.raises(KeyUriInvalid):
         pin_of(parse(f"{TOKEN}&pin-source=pin"), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "install"),
+    [
+        ("tpm:/dev/tpmrm0?handle=0x81010010", "", "tpm2-tools"),
+        ("pkcs11:token=a;object=b?module-path=/m.so", "pkcs11", "paroma[hsm]"),
+        ("awskms:arn:aws:kms:eu-central-1:123456789012:alias/a", "boto3", "paroma[kms]"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_what_to_install(name, without, install):
+    program = (
+        f"import sys; sys.modules[{without!r}] = None; from paroma.cli import start; sys.exit(start.run(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "key", "show", name]
+    done = subprocess.run(command, env={"PATH": "/nonexistent"}, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert install in done.stderr
 
 
 def test_a_module_that_is_not_there_is_named(tmp_path):

@@ -23,10 +23,13 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   cookies: { keys: ['only for tests'] },
   claims: { openid: ['sub', 'groups'], profile: ['name'] },
   conformIdTokenClaims: false,
+  // it refuses to reach machines inside; here the hub is on this one
+  fetch: (url, { dispatcher: _guard, ...options }) => globalThis.fetch(url, options),
   pkce: { required: () => true },
   features: { backchannelLogout: { enabled: true }, devInteractions: { enabled: true }, pushedAuthorizationRequests: { requirePushedAuthorizationRequests: true } },
   findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id, ...accounts[id] }) }),
 });
 provider.on('backchannel.error', (_ctx, error) => console.error('back channel', error));
+for (const name of ['pushed_authorization_request.error', 'grant.error', 'authorization.error']) provider.on(name, (_ctx, error) => console.error(name, error.error_description, error.error_detail, error.cause));
 provider.on('server_error', (_ctx, error) => console.error(error));
 provider.listen(port, '127.0.0.1', () => console.log('listening'));

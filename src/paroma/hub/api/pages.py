@@ -1,4 +1,7 @@
-"""The hub's pages: the runs, and one run. A page says what its command says; counts are told as everywhere, as the permit says."""
+"""The hub's pages: the runs, one run, the members; catalogue, studies and log stand in modules of their own.
+
+A page says what its command says; counts are told as everywhere, as the permit says.
+"""
 
 import csv
 import io
@@ -9,7 +12,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from paroma.hub import reports
+from paroma.hub.api.catalogue_pages import CataloguePages
 from paroma.hub.api.people import PeopleRoutes
+from paroma.hub.api.study_pages import StudyPages
+from paroma.hub.api.timeline_page import TimelinePage
+from paroma.hub.api.visits import Visits
 from paroma.hub.gate import as_entity, as_person
 from paroma.hub.parts import Hub
 from paroma.kernel.ids import PersonId, RunId
@@ -42,11 +49,15 @@ class PageRoutes:
 
     def routes(self) -> list[Route]:
         """The routes."""
+        visits = Visits(self._hub, self._sign_in)
         return [
             Route("/", self.home, methods=["GET"]),
             Route("/members", self.members, methods=["GET"]),
             Route("/runs/{run}.csv", self.table, methods=["GET"]),
             Route("/runs/{run}", self.run, methods=["GET"]),
+            *CataloguePages(self._hub, visits).routes(),
+            *StudyPages(self._hub, self._people, visits).routes(),
+            *TimelinePage(self._hub, visits).routes(),
         ]
 
     async def home(self, request: Request) -> Response:

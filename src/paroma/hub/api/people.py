@@ -366,6 +366,14 @@ class PeopleRoutes:
         await self._hub.gate.require(as_entity(person), asked, where)
         return person
 
+    async def allowed_permit(self, person: Person, permit: str) -> None:
+        """Whether this person may read this application. Raises PermitUnknown, also for one of somebody else."""
+        await self._see_permit(person, permit)
+
+    def may_read(self, person: Person, one: Standing) -> bool:
+        """Whether this person may read this application; for lists, where what may not be read is left out."""
+        return self._may_read(person, one)
+
     async def _see_permit(self, person: Person, permit: str) -> None:
         """Whether this person may read this application. Raises PermitUnknown, also for one of somebody else."""
         owner = await self._hub.store.read(lambda tx: reports.permit_owner(tx, permit))

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from paroma.kernel.wire import framing
 from paroma.lab.simulation.network import App, Message, Scope
 from paroma.lab.simulation.plot import Lie
-from paroma.learn.runs.messages import Closed, Complete, OpenAttempt, Proposal, sha256
+from paroma.learn.runs.messages import Closed, Complete, OpenAttempt, Proposal, sum_digest
 from paroma.site.parts import FromHub
 from paroma.trust.channel.messages import EXCHANGE_PATH, MOST_MESSAGE, MOST_REQUEST, Envelope, Exchanged
 
@@ -89,6 +89,6 @@ def _false(lie: Lie, message: msgspec.Struct) -> msgspec.Struct:
             return replace(message, request=message.request[:-1] + bytes([message.request[-1] ^ 1]))
         case Lie.SUM, Closed():
             other = bytes([message.total[0] ^ 1]) + message.total[1:]
-            return replace(message, total=other, digest=sha256(other))
+            return replace(message, total=other, digest=sum_digest(message.salt, other))
         case _:
             return message

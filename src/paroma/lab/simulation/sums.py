@@ -3,7 +3,6 @@
 Under differential privacy the difference must look like the noise that the permit asks for: it is there, and not larger.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -76,7 +75,8 @@ def check_sum(
     total = np.sum([plain.totals for plain in plains], axis=0)
     permit = plains[0].permit
     if permit.privacy is None:
-        if _digest(total) != said["total"]:
+        salts = _salts(said, histories)
+        if salts and not any(_digest(salt, total) == said["total"] for salt in salts):
             wrong.append(f"{about}: the sum is not the plain sum of {inside}")
         return wrong
     told = _told(said, histories)
@@ -110,16 +110,23 @@ def _told(said: Mapping[str, Any], histories: Mapping[str, History]) -> I64 | No
     """The sum's own numbers, from any site that was told them."""
     for history in histories.values():
         for store in history.stores:
-            total = store.read_now(partial(_total, run=said["run"], step=said["step"]))
-            if total is not None and hashlib.sha256(total).hexdigest() == said["total"]:
+            salt, total = store.read_now(partial(_closed, run=said["run"], step=said["step"]))
+            if messages.sum_digest(salt, total) == said["total"]:
                 return np.frombuffer(total, "<i8").astype(np.int64)
     return None
 
 
-def _total(tx: Connection, *, run: str, step: int) -> bytes | None:
-    asked = select(SUMS.c.total).where(SUMS.c.run == run, SUMS.c.step == step)
-    found = tx.execute(asked).scalar_one_or_none()
-    return None if found is None else bytes(found)
+def _salts(said: Mapping[str, Any], histories: Mapping[str, History]) -> set[bytes]:
+    """What sites were told that the sum's digest is salted with: empty while none was told the sum."""
+    look = partial(_closed, run=said["run"], step=said["step"])
+    found = {store.read_now(look)[0] for history in histories.values() for store in history.stores}
+    return found - {b""}
+
+
+def _closed(tx: Connection, *, run: str, step: int) -> tuple[bytes, bytes]:
+    """Salt and sum as a site was told them; empty where it was not."""
+    row = tx.execute(select(SUMS.c.salt, SUMS.c.total).where(SUMS.c.run == run, SUMS.c.step == step)).one_or_none()
+    return (b"", b"") if row is None or row.total is None else (bytes(row.salt), bytes(row.total))
 
 
 def unlike_noise(noise: I64, permit: Permit, sites: int) -> str:
@@ -136,5 +143,5 @@ def unlike_noise(noise: I64, permit: Permit, sites: int) -> str:
     return ""
 
 
-def _digest(total: I64) -> str:
-    return hashlib.sha256(total.astype("<i8").tobytes()).hexdigest()
+def _digest(salt: bytes, total: I64) -> str:
+    return messages.sum_digest(salt, total.astype("<i8").tobytes())

@@ -52,6 +52,10 @@ def advance(
     all_no, all_yes = sum(no), sum(yes)
     control.threshold(float(min(all_no, all_yes)), floor, "one side of the outcome")
     half = query.bins // 2
+    if norm is None:  # whoever asks chooses the coefficients: a rule that says yes to one patient tells their outcome
+        for said in (sum(no[:half]) + sum(yes[:half]), sum(no[half:]) + sum(yes[half:])):
+            if said:  # a model that says the same of everybody tells of nobody
+                control.threshold(float(said), floor, "one answer of the model")
     if norm is not None and query.rows is not None:
         rows = round(all_no + all_yes)  # how many a selection takes is no public count
     right = sum(no[:half]) + sum(yes[half:])

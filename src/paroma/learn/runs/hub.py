@@ -11,6 +11,7 @@ unmasking always succeeds, because votes carry shares of the seeds with those le
 follow this: `site` holds whatever it does.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Mapping
 
@@ -54,6 +55,7 @@ from paroma.learn.runs.messages import (
     entry_bytes,
     keys_statement,
     sha256,
+    sum_digest,
     transcript,
     upload_hash,
     upload_statement,
@@ -65,6 +67,7 @@ SET_UP = frozenset({"keys", "ciphertexts", "ready"})  # the stages before the fi
 MOST_TURNS = 4  # for which the set-up waits on while too few have answered, each `Pace.set_up` long, over all stages
 MOST_SUBSETS = 300  # subsets of shares that are tried when some of them are false
 COMMITMENT_BYTES = 32
+SALT = b"paroma/sum-salt/v1\n"
 
 
 # --- what is kept
@@ -232,11 +235,12 @@ class AddUp(Struct, frozen=True, kw_only=True, tag="add-up", forbid_unknown_fiel
 
 
 class Answered(Struct, frozen=True, kw_only=True, tag="answered", forbid_unknown_fields=True):
-    """The question is answered; spooled uploads of this attempt may go."""
+    """The question is answered; spooled uploads of this attempt may go. digest: of the sum, for the log."""
 
     step: int
     entry: str
     members: tuple[Member, ...]
+    digest: str
     total: bytes
 
 
@@ -742,16 +746,21 @@ def _summed(state: HubState, event: Summed) -> Outcome:
     now = state.round
     if state.phase != "adding" or now is None or event.entry != now.entry:
         return state, ()
+    salt = hashlib.sha256(
+        SALT + msgspec.msgpack.encode(now.answers)
+    ).digest()  # they hold secret shares, told to nobody else
+    digest = sum_digest(salt, event.total)
     closed = Closed(
         run=state.run,
         step=state.step,
         entry=now.entry,
         members=now.members,
-        digest=sha256(event.total),
+        digest=digest,
+        salt=salt,
         total=event.total,
     )
     told = tuple(Send(to=p.site, message=closed) for p in now.opening.participants)
-    answered = Answered(step=state.step, entry=now.entry, members=now.members, total=event.total)
+    answered = Answered(step=state.step, entry=now.entry, members=now.members, digest=digest, total=event.total)
     return replace(state, phase="idle", round=None, request=b""), (*told, answered)
 
 

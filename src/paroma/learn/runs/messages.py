@@ -285,13 +285,17 @@ class Answer(Struct, frozen=True, kw_only=True, tag="answer", forbid_unknown_fie
 
 
 class Closed(Struct, frozen=True, kw_only=True, tag="closed", forbid_unknown_fields=True):
-    """Hub: the question is answered. total: the sum in wire bytes, from which a site recomputes the next model."""
+    """Hub: the question is answered. total: the sum in wire bytes, from which a site recomputes the next model.
+
+    digest, salt: of `sum_digest`; the log holds the digest alone.
+    """
 
     run: RunId
     step: int
     entry: str
     members: tuple[Member, ...]
     digest: str
+    salt: bytes
     total: bytes
 
 
@@ -326,6 +330,15 @@ def statement(domain: str, *parts: bytes | str | int) -> bytes:
 def sha256(data: bytes) -> str:
     """SHA-256, hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sum_digest(salt: bytes, total: bytes) -> str:
+    """What binds a sum (wire bytes) in the log, hex. salt: 32 bytes that only the hub and the participants know.
+
+    A bare hash would tell everybody who reads the log whether a guess is right, and the small counts in a sum, which no
+    answer shows, are few to guess.
+    """
+    return sha256(b"paroma/sum/v1\n" + salt + total)
 
 
 def entry_bytes(opening: Opening) -> bytes:

@@ -68,6 +68,7 @@ from paroma.learn.runs.messages import (
     read_entry,
     sha256,
     statement,
+    sum_digest,
     transcript,
     upload_hash,
     upload_statement,
@@ -729,7 +730,7 @@ def _answer(state: SiteState, now: Attempt, event: Complete, shares: dict[SiteId
 
 
 def _closed(state: SiteState, event: Closed) -> Outcome:
-    if event.run != state.run or event.digest != sha256(event.total):
+    if event.run != state.run or event.digest != sum_digest(event.salt, event.total):
         return _no(state, "a result of another run, or one that was changed")
     if event.step <= state.closed_step:
         return state, ()

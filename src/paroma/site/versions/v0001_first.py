@@ -407,6 +407,7 @@ def upgrade() -> None:
         sa.Column("step", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("request", sa.LargeBinary(), nullable=False),
         sa.Column("total", sa.LargeBinary(), nullable=True),
+        sa.Column("salt", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("run", "step"),
     )
     op.create_table(

@@ -202,9 +202,12 @@ def inclusion(tx: Connection, log: LogName, number: int, size: int) -> Inclusion
 
 def consistency(tx: Connection, log: LogName, old: int, new: int) -> Consistency:
     """Proof that the log of `new` entries continues that of `old`. Raises ProofInvalid, TileMissing."""
-    return prove_consistency(
-        old, _held(tx, log, new), nodes_of(lambda level, index: _tile_at(tx, log, new, level, index))
-    )
+    return consistency_held(tx, log, old, _held(tx, log, new))
+
+
+def consistency_held(tx: Connection, log: LogName, old: int, new: int) -> Consistency:
+    """`consistency` for whoever has read in this transaction that the log has `new` entries at least."""
+    return prove_consistency(old, new, nodes_of(lambda level, index: _tile_at(tx, log, new, level, index)))
 
 
 def require_holds(tx: Connection, log: LogName, witnessed: Checkpoint) -> None:

@@ -74,6 +74,8 @@ class AtSite:
         self._shown = ""  # the newest note that was durably taken over
         self._line = ""
         self._line_at = 0.0  # monotonic
+        self._seen: int | None = None  # size that is durably remembered of the federation log; None: the store knows
+        self._proof: tuple[tuple[int, int, bytes], Consistency] | None = None  # of our own log's growth, as last shown
         self.cosigned = ""
         self.trouble: LogInconsistent | None = None
 
@@ -81,15 +83,28 @@ class AtSite:
         """What goes along with a request."""
         own = logs.checkpoint(tx, logs.SITE)
         known = self.hub_saw if self.hub_saw <= own.size else 0
-        seen = witness.seen(tx, self._federation.name)
         heads = SiteHeads(
             note=own.note,
-            proof=logs.consistency(tx, logs.SITE, known, own.size) if known else None,
-            seen=0 if seen is None else seen.size,
+            proof=self._growth(tx, known, own) if known else None,
+            seen=self._remembered(tx) if (seen := self._seen) is None else seen,
             cosignature=self._line,
         )
         self._said.append(heads.seen)
         return (canonical.encode(heads).decode(),)
+
+    def _growth(self, tx: Connection, known: int, own: Checkpoint) -> Consistency:
+        """The proof that our log grew, from memory where the same was shown last."""
+        place = (known, own.size, own.root)
+        held = self._proof
+        if held is not None and held[0] == place:
+            return held[1]
+        made = logs.consistency_held(tx, logs.SITE, known, own.size)
+        self._proof = (place, made)
+        return made
+
+    def _remembered(self, tx: Connection) -> int:
+        seen = witness.seen(tx, self._federation.name)
+        return 0 if seen is None else seen.size
 
     async def theirs(self, heads: tuple[str, ...]) -> None:
         """Take in what came with a reply. An inconsistent federation log is marked, and kept in `trouble`."""
@@ -103,8 +118,9 @@ class AtSite:
         young = self._line and self._clock.monotonic() - self._line_at < FRESH_SECONDS
         if self._shown == said.note and young:
             return
+        remembered, self._seen = self._seen, None  # until it is known what the store says
         try:
-            before, growth = await self._store.write(lambda tx: self._grow(tx, said, known))
+            before, growth = await self._store.write(lambda tx: self._grow(tx, said, known, remembered))
             grown = growth.require()
         except LogInconsistent as problem:
             self.trouble, self._line, self._shown = problem, "", ""
@@ -114,15 +130,16 @@ class AtSite:
         self._line = grown.cosignature.line if grown.cosignature else ""
         self._line_at = self._clock.monotonic()
         self._shown = said.note
+        self._seen = max(before, grown.checkpoint.size)
         if grown.checkpoint.size > before:
             self._news()
 
-    def _grow(self, tx: Connection, said: HubHeads, known: int) -> tuple[int, witness.Growth]:
-        """The size that was remembered before (-1: none), and what became of the checkpoint."""
-        before = witness.seen(tx, self._federation.name)
+    def _grow(self, tx: Connection, said: HubHeads, known: int, remembered: int | None) -> tuple[int, witness.Growth]:
+        """The size that was remembered before (0: none), and what became of the checkpoint."""
+        before = self._remembered(tx) if remembered is None else remembered
         at = self._clock.now()
         growth = witness.grow(tx, self._federation, said.note, said.proof, known=known, at=at, cosigner=self._cosigner)
-        return -1 if before is None else before.size, growth
+        return before, growth
 
 
 class AtHub:

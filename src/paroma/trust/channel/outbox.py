@@ -16,8 +16,8 @@ from paroma.trust.channel.tables import LINE, OUTBOX
 # statements of the hot path, built once: building them costs more than running them
 _POSITION = select(LINE)
 _KNOWN = select(OUTBOX.c.seq).where(OUTBOX.c.id == bindparam("name"))
-_COUNT_SENT = update(LINE).values(sent=LINE.c.sent + 1)
-_COUNT_RECEIVED = update(LINE).values(received=bindparam("to"))
+_COUNT_SENT = update(LINE).values(sent=LINE.c.sent + 1).returning(LINE.c.sent)
+_COUNT_RECEIVED = update(LINE).where(LINE.c.received == bindparam("before")).values(received=bindparam("to"))
 _INSERT = insert(OUTBOX)
 _WAITING = (
     select(OUTBOX.c.seq, OUTBOX.c.id, OUTBOX.c.body)
@@ -67,12 +67,12 @@ def send(tx: Connection, id: str, body: bytes, *, now: float) -> int:  # noqa: A
     known = tx.execute(_KNOWN, {"name": id}).scalar_one_or_none()
     if known is not None:
         return int(known)
-    if not tx.execute(_COUNT_SENT).rowcount:  # the first of all
+    seq = tx.execute(_COUNT_SENT).scalar_one_or_none()
+    if seq is None:  # the first of all
         _open(tx)
-        tx.execute(_COUNT_SENT)
-    seq = position(tx).sent
+        seq = tx.execute(_COUNT_SENT).scalar_one()
     tx.execute(_INSERT, {"seq": seq, "id": id, "body": body, "at": now})
-    return seq
+    return int(seq)
 
 
 def waiting(tx: Connection, *, after: int) -> tuple[tuple[Envelope, ...], bool]:
@@ -91,14 +91,16 @@ def acknowledge(tx: Connection, received: int) -> None:
 
 def admit(tx: Connection, seq: int) -> bool:
     """Whether message `seq` of the hub is to take effect now; False: it did before. Raises OutOfOrder."""
+    counted = {"before": seq - 1, "to": seq}
+    if tx.execute(_COUNT_RECEIVED, counted).rowcount:  # nearly always
+        return True
     known = position(tx).received
     if seq <= known:
         return False
     if seq != known + 1:
         raise OutOfOrder(known + 1, seq)
-    if not tx.execute(_COUNT_RECEIVED, {"to": seq}).rowcount:  # the first of all
-        _open(tx)
-        tx.execute(_COUNT_RECEIVED, {"to": seq})
+    _open(tx)  # the first of all
+    tx.execute(_COUNT_RECEIVED, counted)
     return True
 
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from paroma.kernel import canonical
 from paroma.kernel.canonical import Limits
 from paroma.kernel.clock import Clock
+from paroma.kernel.disk import Disk
 from paroma.kernel.errors import BadInput, ParomaError, Refused
 from paroma.kernel.ids import printable
 from paroma.kernel.randomness import Randomness
@@ -39,6 +40,7 @@ from paroma.kernel.wire.network import (
 from paroma.trust.identity import jose
 from paroma.trust.identity.clients import ASSERTION_TYPE
 from paroma.trust.identity.tokens import ROLES
+from paroma.trust.keys.files import load_or_create
 from paroma.trust.keys.signing import SignatureInvalid, SigningKey
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
@@ -75,7 +77,8 @@ class ProviderSettings:
     issuer: the provider's name, exactly as it gives it, such as `https://login.hospital.example`. client: the name under which this
     program is registered there. algorithm: of its ID tokens, as registered. origins: addresses besides the issuer's where its
     endpoints may lie. claim, roles: which claim of an ID token gives which role, as `value=role`, the first that fits; without
-    them only those whom a link enrolled get in. authority: PEM file of the authority of its certificate; those that this machine trusts if not set.
+    them only those whom a link enrolled get in. authority: PEM file of the authority of its certificate; those that this machine
+    trusts if not set.
     """
 
     issuer: str = ""
@@ -326,6 +329,31 @@ class Provider:
             why = printable(str(said.get("error", reply.status)), longest=60)
             raise LoginInvalid(f"the provider refused with `{why}`", do="sign in again; if it stays, ask the operator")
         return said
+
+
+def enrol_address(settings: ProviderSettings, origin: str, code: str) -> str:
+    """Where whoever signs in at the provider spends the code of an enrolment link. Raises BadInput where none is set."""
+    if not settings.issuer:
+        raise BadInput(
+            "no provider of logins is set here", do="set `login.issuer`, or make the link without `--provider`"
+        )
+    return f"{origin}/login/enrol/{code}"
+
+
+def open_provider(
+    settings: ProviderSettings,
+    network: Network | None,
+    folder: Path,
+    *,
+    disk: Disk,
+    clock: Clock,
+    randomness: Randomness,
+) -> Provider | None:
+    """The provider of a program whose keys lie in `folder`/keys; None where none is set."""
+    if not settings.issuer or network is None:
+        return None
+    key = load_or_create(folder / "keys" / "login.pem", disk, randomness)
+    return Provider(settings, network, key, clock=clock, randomness=randomness)
 
 
 def read_document(said: Mapping[str, object], settings: ProviderSettings) -> Document:

@@ -141,7 +141,7 @@ def _client(name: KeyName) -> Any:
         raise KeyLibraryMissing(
             "keys in a KMS need a package that is not installed", do="install `paroma[kms]`"
         ) from problem
-    calm = Config(connect_timeout=3, read_timeout=5, retries={"max_attempts": 2, "mode": "standard"})
+    calm = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
     try:
         return boto3.client("kms", region_name=name.region, config=calm)
     except (BotoCoreError, ValueError) as problem:

@@ -39,6 +39,7 @@ class _Held:
         self._session: Any = None
         self._key: Any = None
         self._start = 0
+        self._refused: str | None = None  # a PIN that is not tried again: a caller that repeats would lock the token
         with _ONE_AT_A_TIME:
             self._open(make=make)
 
@@ -171,8 +172,13 @@ class _Held:
     def _log_in(self, token: Any) -> Any:
         pkcs11 = library(self.name)
         pin = pin_of(self.name, self._environ)
+        if pin is not None and pin == self._refused:
+            raise self._trouble(pkcs11.PinIncorrect())
         try:
             return token.open(rw=True, user_pin=pin)
+        except (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange):
+            self._refused = pin
+            raise
         except pkcs11.UserAlreadyLoggedIn:  # a login is the process's, not the session's (PKCS #11, 5.6)
             return token.open(rw=True)
 

@@ -36,7 +36,7 @@ from paroma.trust.keys.names import KeyName, pin_of
 from paroma.trust.keys.signing import HeldKey, KeyInvalid, PublicKey, digest, raw
 from paroma.trust.keys.wrapping import fit, seal, unseal
 
-SECONDS: Final = 30.0
+SECONDS: Final = 10.0
 POINT: Final = 65
 _ONE_AT_A_TIME: Final = (
     threading.Lock()
@@ -51,7 +51,9 @@ class _Held:
     """One persistent handle of one TPM."""
 
     def __init__(self, name: KeyName, environ: Mapping[str, str], kind: tuple[str, str], *, make: bool) -> None:
-        self.name, self._environ, self._pin = name, environ, pin_of(name, environ)
+        self.name, self._environ = name, environ
+        self._pin = pin_of(name, environ)
+        self._refused: str | None = None  # a PIN that is not tried again: a caller that repeats would lock the TPM
         self._tcti = f"device:{name.path}" if name.path.startswith("/") else name.path
         self.handle = f"{name.handle:#010x}"
         if make:
@@ -64,6 +66,10 @@ class _Held:
         Raises KeyLibraryMissing, KeyAway, KeyGone, KeyPinWrong.
         """
         with _ONE_AT_A_TIME:
+            if pin:
+                self._pin = pin_of(self.name, self._environ)
+                if self._pin is not None and self._pin == self._refused:
+                    raise _pin_wrong()
             done = self._program(line, folder=folder, pin=pin)
             # A TPM without a resource manager has three places for passing objects and for sessions, and programs leave theirs.
             # Behind one (`/dev/tpmrm0`) there is nothing of ours to flush.
@@ -71,7 +77,10 @@ class _Held:
                 self._program("tpm2_flushcontext -t", folder=folder)
                 self._program("tpm2_flushcontext -l", folder=folder)
         if done.returncode:
-            raise self._trouble(done.stderr.decode("utf-8", "replace"))
+            trouble = self._trouble(done.stderr.decode("utf-8", "replace"))
+            if pin and isinstance(trouble, KeyPinWrong):
+                self._refused = self._pin
+            raise trouble
         return done.stdout.decode("utf-8", "replace")
 
     def _program(self, line: str, *, folder: Path, pin: bool = False) -> "subprocess.CompletedProcess[bytes]":
@@ -135,10 +144,7 @@ class _Held:
         codes = {int(code, 16) for code in _CODE.findall(said)}
         low = {code & 0x0BF if code & 0x80 else code for code in codes}  # without the number of parameter or session
         if low & {0x08E, 0x0A2}:  # TPM_RC_AUTH_FAIL, TPM_RC_BAD_AUTH (TPM 2.0 Library, part 2, 6.6.3)
-            return KeyPinWrong(
-                "the TPM refuses the PIN; a few more wrong ones lock it",
-                do="correct what `pin-source` leads to before anything tries again; add it where the name has none",
-            )
+            return _pin_wrong()
         if 0x921 in codes:  # TPM_RC_LOCKOUT
             return KeyPinWrong(
                 "the TPM is locked after too many wrong PINs", do="wait, or reset it: `tpm2_dictionarylockout -c`"
@@ -152,6 +158,13 @@ class _Held:
             f"the TPM `{self.name.path}` does not do it{': ' + hex(max(codes)) if codes else ''}",
             do="look whether it is there and this user may use it (group `tss`): `tpm2_getcap properties-fixed`",
         )
+
+
+def _pin_wrong() -> KeyPinWrong:
+    return KeyPinWrong(
+        "the TPM refuses the PIN; a few more wrong ones lock it",
+        do="correct what `pin-source` leads to before anything tries again; add it where the name has none",
+    )
 
 
 class _Folder:

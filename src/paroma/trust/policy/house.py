@@ -134,7 +134,9 @@ def _policy(rule: HouseRule) -> str:
     if sentence.obliges:
         notes += [("obliges", _filled(sentence.obliges, rule))]
         # the sites in a sum are known when a set is proposed, the rest when a contribution is made
-        action = 'in [Action::"TakePart", Action::"Vote"]' if "least_sites" in sentence.obliges else '== Action::"TakePart"'
+        action = (
+            'in [Action::"TakePart", Action::"Vote"]' if "least_sites" in sentence.obliges else '== Action::"TakePart"'
+        )
         head, tail = f"permit(principal is Hub, action {action}, resource is Study)", ";"
         lines = [*(f'@{name}("{text}")' for name, text in notes), "@limit", head + tail]
         return "\n".join(lines) + "\n"

@@ -95,14 +95,15 @@ def runs_page(rows: tuple[tuple[str, str, str, float], ...], *, federation: str,
     return render("console/runs.html", rows=rows, federation=federation, person=person, release=release, refresh=None)
 
 
-def closed_page(*, federation: str, headline: str, what_to_do: str, release: str) -> str:
-    """A link that has been used, has run out or never was: all look the same."""
+def closed_page(*, federation: str, headline: str, what_to_do: str, release: str, login: bool = False) -> str:
+    """A link that has been used, has run out or never was: all look the same. login: whether one can sign in at a provider."""
     return render(
         "console/closed.html",
         federation=federation,
         headline=headline,
         what_to_do=what_to_do,
         release=release,
+        login=login,
         person="",
     )
 

@@ -86,8 +86,8 @@ class LoginRoutes:
             return refused
         reply = self.signed_in(opened.session.name, to)
         life = int(opened.session.ends - self.sign_in.clock.now())
-        self._set(reply, self.sign_in.cookie, opened.cookie, life, "strict")
         reply.delete_cookie(self.cookie, path="/", secure=self._secure, httponly=True, samesite="lax")
+        self._set(reply, self.sign_in.cookie, opened.cookie, life, "strict")
         return reply
 
     async def _answered(self, provider: Provider, request: Request) -> tuple[Opened, str]:

@@ -109,7 +109,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How the site is. heard: when the hub was heard last, in words. logs: name, entries, seen by, trouble. walls: name, state, why."""
+    """How the site is. heard: when the hub was heard last, in words. logs: name, entries, how many cosigned the head, trouble.
+    walls: name, state, why. runs: run, permit, round.
+    """
 
     online: bool
     heard: str

@@ -110,6 +110,11 @@ def receipt_page(clinic: Clinic, someone: Someone, receipt: Receipt, *, form_key
     return render("portal/receipt.html", clinic=clinic, someone=someone, receipt=receipt, form_key=form_key)
 
 
+def signed_in_page(clinic: Clinic, *, to: str) -> str:
+    """After a login at a provider: leads on to `to` by itself."""
+    return render("portal/signed-in.html", clinic=clinic, to=to)
+
+
 def closed_page(clinic: Clinic, *, headline: str, what_to_do: str) -> str:
     """A link that has been used, has run out or never was: all look the same."""
     return render("portal/closed.html", clinic=clinic, headline=headline, what_to_do=what_to_do)
