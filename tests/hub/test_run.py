@@ -59,19 +59,21 @@ def test_no_site_sends_a_number_of_its_own_in_clear(town):
 @pytest.mark.promise(2)
 def test_who_withdraws_before_the_vote_is_in_nothing_that_the_site_commits(town):
     gone: list[str] = []
+    took: list[float] = []
 
     async def after(name: str) -> None:
         if name == "cleveland" and not gone:
             patient = town.patients(name)[0]
             gone.append(patient)
             done = await town.sites[name].withdraw(patient, EVERYTHING, by="patient")
-            assert done.seconds < 1.0
+            took.append(done.seconds)
 
     async def scene(town):
         permit = await town.permit(least_owners=3)
         town.after = after
         report = await town.run(permit, TWO)
         assert report["status"] == "finished", report
+        assert took[0] < 1.0  # here, and not in the worker, where it would be one that failed
         # the contribution that was read with her was not voted for: the site sat that attempt out, or came back without her
         pooled = sum(len(town.rows(name)) for name in town.members)
         count = report["result"]["features"][0]["count"]

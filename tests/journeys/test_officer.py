@@ -1,12 +1,15 @@
 """A privacy officer: own key, own site, the last word."""
 
 import json
+from http.cookiejar import CookieJar
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 
 from paroma.kernel.errors import Refused
 from paroma.lab.processes import ProcessFailed
-from paroma.sdk.officer import Officer
+from paroma.sdk.officer import Officer, OtherPermit
+from paroma.trust.permit import permit as permits
 
 
 @pytest.fixture
@@ -56,3 +59,31 @@ def test_a_permit_that_nobody_asked_for_cannot_be_signed(running):
     with pytest.raises(ProcessFailed) as failed:
         running.command("site", "sign", "permit-0000000000000000", "--profile", "cleveland")
     assert "nobody asks this hospital" in failed.value.message
+
+
+@pytest.mark.promise(3)
+def test_a_permit_is_signed_only_where_it_is_the_one_whose_digest_was_read(officer):
+    asked = officer.requests()[0]
+    with pytest.raises(OtherPermit) as refused:
+        officer.sign(asked.permit.id, digest="0" * 64)
+    assert permits.digest(asked.permit) in refused.value.message
+    assert "nothing was signed" in refused.value.message
+
+
+def test_one_command_opens_the_officers_pages_in_one_browser(running):
+    browser = build_opener(HTTPCookieProcessor(CookieJar()))
+    for place, says in (
+        ("requests", "Requests – Cleveland"),
+        ("staff", "can act for this hospital"),
+        ("health", "The walls around"),
+    ):
+        url = json.loads(running.command("site", "open", place, "--profile", "cleveland", "--json"))["url"]
+        with browser.open(url) as page:
+            assert says in page.read().decode()
+    asked = json.loads(running.command("site", "requests", "--profile", "cleveland", "--json"))["requests"][0]["permit"]
+    url = json.loads(running.command("site", "open", asked["id"], "--profile", "cleveland", "--json"))["url"]
+    with browser.open(url) as page:
+        assert asked["id"] in page.read().decode()
+    with pytest.raises(ProcessFailed) as failed:
+        running.command("site", "open", "cellar", "--profile", "cleveland")
+    assert "there is no such page" in failed.value.message

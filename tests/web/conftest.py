@@ -447,7 +447,10 @@ HEALTH = officer.Health(
     owner="Cleveland Heart Trust",
     patients=305,
     budget=DIGEST[:16],
-    logs=(("this site’s log", 118, 0, ""), ("the federation log", 131, 4, "")),
+    logs=(
+        ("this site’s log", 118, 0, "", "written here"),
+        ("the federation log", 131, 4, "trusted", "no contradiction so far"),
+    ),
     walls=(("namespaces", "stands", "new ones for each worker"), ("cgroup", "missing", "no cgroup may be made here")),
     missing=(),
     runs=(("run-7f3a41ab9c02d5e6", PERMIT_ID, 3),),
@@ -482,7 +485,7 @@ OFFICER: Mapping[str, Callable[[], str]] = {
         DESK,
         replace(
             HEALTH, online=False, missing=("landlock",), walls=(), runs=(), failures=("the hub cannot be reached",),
-            logs=(("the federation log", 131, 4, "two heads of one size"),),
+            logs=(("the federation log", 131, 4, "not trusted", "two heads of one size"),),
         ),
     ),
     "officer-refused": lambda: officer.refused_page(

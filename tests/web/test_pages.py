@@ -194,7 +194,9 @@ def test_what_an_applicant_wrote_stays_text_on_the_pages_of_officers_and_scienti
         hospitals=((HOSTILE, "signed"),),
         runs=((HOSTILE, "running", 0.0),),
     )
-    health = replace(bad["health"], walls=((HOSTILE, "stands", HOSTILE),), logs=((HOSTILE, 1, 1, HOSTILE),))
+    health = replace(
+        bad["health"], walls=((HOSTILE, "stands", HOSTILE),), logs=((HOSTILE, 1, 1, "not trusted", HOSTILE),)
+    )
     sought = catalogue.Sought(text=HOSTILE, purpose=HOSTILE, kind=HOSTILE, query=HOSTILE)
     no = catalogue.No(policy=HOSTILE, because=HOSTILE, to_change=HOSTILE)
     told = [

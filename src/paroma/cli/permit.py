@@ -22,7 +22,7 @@ def list_(profile: ProfileName = None, *, json: Json = False) -> None:
         found = here.standings()
     rows = [(one.permit.title, one.state, iso(one.permit.ends)[:10], one.permit.id) for one in found]
     text = show.table(("study", "state", "ends", "permit"), rows, none="there is no application yet")
-    show.done({"permits": found}, text, json=json)
+    show.done({"permits": found}, show.paged(text, "paroma study open"), json=json)
 
 
 @APP.command("show")
@@ -77,4 +77,5 @@ def _show(one: Standing, *, json: bool) -> None:
         ),
         ("digest", digest(permit)),
     ]
-    show.done({"standing": one, "digest": digest(permit)}, show.facts(lines), json=json)
+    text = show.paged(show.facts(lines), f"paroma study open {permit.id}")
+    show.done({"standing": one, "digest": digest(permit)}, text, json=json)

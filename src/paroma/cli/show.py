@@ -34,6 +34,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, none: str) -> s
     return tables.columns(head, rows) if rows else none
 
 
+def paged(text: str, command: str) -> str:
+    """`text`, and the command that opens the same as a page."""
+    return f"{text}\n\nas a page: {command}"
+
+
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
     """Name and value, a line each; what is empty is left out."""
     width = max(len(name) for name, _ in pairs)

@@ -178,7 +178,7 @@ def status(profile: ProfileName = None, *, json: Json = False) -> None:
         ("walls missing", ", ".join(missing) or "none"),
     ]
     _close(officer)
-    show.done(found, show.facts(lines), json=json)
+    show.done(found, show.paged(show.facts(lines), "paroma site open health"), json=json)
 
 
 @APP.command()
@@ -189,7 +189,7 @@ def requests(profile: ProfileName = None, *, json: Json = False) -> None:
     _close(officer)
     rows = [(one.permit.title, one.permit.purpose, one.asked_by, one.state, one.permit.id) for one in found]
     text = show.table(("study", "purpose", "asked by", "state", "permit"), rows, none="nothing is asked")
-    show.done({"requests": found}, text, json=json)
+    show.done({"requests": found}, show.paged(text, "paroma site open"), json=json)
 
 
 @APP.command("open")

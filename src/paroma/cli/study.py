@@ -6,11 +6,13 @@ import typer
 
 from paroma.cli import show
 from paroma.cli.show import Json, ProfileName
+from paroma.kernel.errors import BadInput
 from paroma.sdk.connection import connect
 from paroma.sdk.study import Study, privacy
 from paroma.trust.permit.permit import OrganisationKind
 
 APP = show.app("Find data sets, apply, see your studies.")
+PLACES = {"catalogue": "/catalogue", "studies": "/studies", "runs": "/", "members": "/members", "log": "/timeline"}
 
 
 @APP.command("list")
@@ -20,7 +22,24 @@ def list_(profile: ProfileName = None, *, json: Json = False) -> None:
         found = here.studies()
     rows = [(one.title, one.state, one.id) for one in found]
     value = {"studies": [{"study": one.id, "title": one.title, "state": one.state} for one in found]}
-    show.done(value, show.table(("study", "state", "id"), rows, none="you have no study yet"), json=json)
+    text = show.table(("study", "state", "id"), rows, none="you have no study yet")
+    show.done(value, show.paged(text, "paroma study open"), json=json)
+
+
+@APP.command("open")
+def open_(
+    place: Annotated[str, typer.Argument(help="catalogue, studies, runs, members, log, or a permit's id.")] = "studies",
+    profile: ProfileName = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Print an address that opens a page of the hub in a browser, once, within 15 minutes."""
+    to = f"/permits/{place}" if place.startswith("permit-") else PLACES.get(place)
+    if to is None:
+        raise BadInput("there is no such page", do=f"name one of {', '.join(PLACES)}, or a permit's id")
+    with connect(profile) as here:
+        url = here.link(to)
+    show.done({"url": url}, url, json=json)
 
 
 @APP.command()
@@ -37,7 +56,8 @@ def data(profile: ProfileName = None, *, json: Json = False) -> None:
         ]
         head = f"{one.title} (`{one.name}`, {one.licence}), held by {', '.join(held.sites)}"
         text.append(f"{head}\n{show.table(('feature', 'kind', 'range', 'title'), rows, none='no feature')}")
-    show.done({"data_sets": found}, "\n\n".join(text) or "no site offers a data set yet", json=json)
+    said = "\n\n".join(text) or "no site offers a data set yet"
+    show.done({"data_sets": found}, show.paged(said, "paroma study open catalogue"), json=json)
 
 
 @APP.command()

@@ -419,6 +419,16 @@ def test_settings_that_cannot_work_are_refused_at_the_start(given, says):
     assert says in refused.value.message
 
 
+@pytest.mark.parametrize(("content", "says"), [(None, "cannot be read"), ("no certificate", "PEM")])
+def test_an_authority_that_is_none_is_refused_at_the_start(tmp_path, content, says):
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(BadInput) as refused:
+        oidc.network_for(ProviderSettings(issuer="https://login.example", client="hub", authority=file))
+    assert says in refused.value.message
+
+
 @pytest.mark.parametrize(
     ("groups", "role"),
     [

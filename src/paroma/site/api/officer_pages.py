@@ -170,7 +170,11 @@ class OfficerPages:
         heard = "not since this program started"
         if site.heard is not None:
             heard = f"{lasted(site.ports.clock.now() - site.heard)} ago"
-        logs = (("this site’s log", found.log), ("the federation log", found.federation_log))
+        own, seen = found.log, found.federation_log
+        if seen.trouble:
+            judged = ("not trusted", seen.trouble)
+        else:
+            judged = ("trusted", "no contradiction so far") if seen.size else ("", "not read yet")
         view = Health(
             online=site.online,
             heard=heard,
@@ -178,7 +182,10 @@ class OfficerPages:
             owner=found.owner,
             patients=found.patients,
             budget=found.budget[:16],
-            logs=tuple((name, log.size, log.cosigned, log.trouble) for name, log in logs),
+            logs=(
+                ("this site’s log", own.size, own.cosigned, "", "written here: others judge it"),
+                ("the federation log", seen.size, seen.cosigned, *judged),
+            ),
             walls=tuple((wall.name, "stands" if wall.there else "missing", wall.why) for wall in found.walls),
             missing=found.walls_missing,
             runs=tuple((run.run, run.permit, run.step) for run in found.runs if not run.over),

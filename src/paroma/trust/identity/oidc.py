@@ -169,7 +169,12 @@ def network_for(settings: ProviderSettings) -> Network:
     allowed = (settings.issuer, *settings.origins)
     if settings.loopback:
         return LoopbackNetwork(allowed, most_reply_bytes=MOST_REPLY)
-    trust = trusting(settings.authority.read_bytes()) if settings.authority else ssl.create_default_context()
+    try:
+        trust = trusting(settings.authority.read_bytes()) if settings.authority else ssl.create_default_context()
+    except OSError as problem:
+        raise BadInput(
+            f"`login.authority` cannot be read: {problem.strerror}", do="name the PEM file of the provider's authority"
+        ) from problem
     return HttpsNetwork(allowed, trust=trust, most_reply_bytes=MOST_REPLY)
 
 

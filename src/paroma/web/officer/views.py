@@ -109,8 +109,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How the site is. heard: when the hub was heard last, in words. logs: name, entries, how many cosigned the head, trouble.
-    walls: name, state, why. runs: run, permit, round.
+    """How the site is. heard: when the hub was heard last, in words. logs: name, entries, how many cosigned the head, state
+    (`trusted`, `not trusted`, or empty where this site has nothing to judge it by), what is said of that. walls: name, state, why.
+    runs: run, permit, round.
     """
 
     online: bool
@@ -119,7 +120,7 @@ class Health:
     owner: str
     patients: int
     budget: str
-    logs: tuple[tuple[str, int, int, str], ...]
+    logs: tuple[tuple[str, int, int, str, str], ...]
     walls: tuple[tuple[str, str, str], ...]
     missing: tuple[str, ...]
     runs: tuple[tuple[str, str, int], ...]
