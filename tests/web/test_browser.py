@@ -13,7 +13,7 @@ OUTLINE = """() => {
   const style = getComputedStyle(at), box = at.getBoundingClientRect();
   return {what: `${at.outerHTML.slice(0, 60)} at ${box.x + scrollX} ${box.y + scrollY}`, width: parseFloat(style.outlineWidth), line: style.outlineStyle, seen: box.width > 0 && box.height > 0};
 }"""
-CONTROLS = """() => Array.from(document.querySelectorAll('a[href], button, summary, input:not([type=hidden])'))
+CONTROLS = """() => Array.from(document.querySelectorAll('a[href], button, summary, select, input:not([type=hidden]), [tabindex="0"]'))
   .filter((one) => one.checkVisibility() && !(one.type === 'radio' && !one.checked)).length"""
 SMALL = """() => Array.from(document.querySelectorAll('main a, main button, main summary, main label, footer a'))
   .map((one) => [one, one.getBoundingClientRect()])
@@ -87,7 +87,24 @@ def test_axe_and_the_width_are_measured_at_all(sheet, axe):
 
 
 @pytest.mark.parametrize(
-    "place", ["home", "uses", "withdraw", "receipt", "runs", "run-finished", "run-statistics", "four-after"]
+    "place",
+    [
+        "home",
+        "uses",
+        "withdraw",
+        "receipt",
+        "runs",
+        "run-finished",
+        "run-statistics",
+        "four-after",
+        "officer",
+        "officer-request-error",
+        "officer-end",
+        "catalogue",
+        "studies",
+        "permit",
+        "timeline",
+    ],
 )
 def test_the_keyboard_reaches_every_control_and_shows_where_it_is(sheet, place):
     page = sheet(place, 1280)
