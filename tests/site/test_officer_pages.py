@@ -70,6 +70,8 @@ def test_an_officer_reads_a_request_in_plain_words_with_exact_counts_and_its_dig
         await town.sites["va"].withdraw(town.patients("va")[0], everything(), by="patient")
         later = await text_of(browser, f"/officer/requests/{permit.id}")
         assert "from 13 of our patients" in later
+        counts = re.findall(r">\s*(1[34])\s*<", await text_of(browser, "/officer"))
+        assert counts == ["13"], "the list counts as the request does"
         assert re.search(r"said no</th><td[^>]*>1<", later)
         assert town.patients("va")[0] not in later
 

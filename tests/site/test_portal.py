@@ -267,7 +267,8 @@ def test_a_policy_can_close_a_patients_pages_and_never_stops_a_no(town):
     [
         ("", "", ["Questions? Ask at our desk."], ["Call us", "<span></span>", "tel:"]),
         (" ", " ", ["Questions? Ask at our desk."], ["Call us", "<span></span>", "tel:", "<span> </span>"]),
-        ("+1 216 555 0100", "", ["Call us: +1 216 555 0100"], ["<span></span>"]),
+        ("+1 216 555-0100", "", ["Call us: +1 216 555-0100", 'href="tel:+12165550100"'], ["<span></span>"]),
+        ("extension 5100", "", ["Call us: extension 5100"], ["tel:"]),
     ],
 )
 def test_a_help_line_that_is_not_set_leaves_no_empty_line(town, phone, hours, there, not_there):

@@ -123,7 +123,7 @@ class OfficerPages:
                 if chosen and row["state"] != chosen:
                     continue
                 permit = permits.signed_of(row).permit
-                patients = sum(self._usable(tx, permit, now)[0].values()) if row["state"] in SHOWN else None
+                patients = self._usable(tx, permit, now)[0][True] if row["state"] in SHOWN else None
                 found.append(
                     Row(
                         permit=permit.id,

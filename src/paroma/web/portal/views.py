@@ -34,6 +34,12 @@ class Clinic:
     zone: tzinfo = UTC
 
     @property
+    def dials(self) -> str:
+        """The number as a telephone takes it (RFC 3966); empty where it is none, such as an extension of the house."""
+        number = "".join(c for c in self.phone if c not in " -./()")
+        return number if number.removeprefix("+").isdecimal() and number.isascii() else ""
+
+    @property
     def times(self) -> str:
         """`Times are those of Berlin.`, for what is printed and taken along; empty where no place names the zone."""
         place = getattr(self.zone, "key", None)
