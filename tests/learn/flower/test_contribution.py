@@ -39,6 +39,7 @@ def permit(**changes):
             "questions": 5,
             "most_patients": 1000,
             "fraction_bits": 40,
+            "counts_to": 1,
         }
         | changes
     )
