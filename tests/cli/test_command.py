@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 import time
@@ -25,23 +24,6 @@ def inside(group, name, command):
         return
     for inner, made in command.commands.items():
         yield from inside(group, f"{name} {inner}".strip(), made)
-
-
-@pytest.fixture
-def paroma_run(capsys, tmp_path):
-    before = os.environ.get("PAROMA_HOME")
-    os.environ["PAROMA_HOME"] = str(tmp_path)
-
-    def run(*arguments):
-        status = start.run(arguments)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    yield run
-    if before is None:
-        del os.environ["PAROMA_HOME"]
-    else:
-        os.environ["PAROMA_HOME"] = before
 
 
 def test_every_command_has_a_sentence_of_help_and_json():

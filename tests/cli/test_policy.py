@@ -1,11 +1,9 @@
 """`paroma policy` where it needs no site: packs are tested on the machine, and wrong words are told before anything is sent."""
 
 import json
-import os
 
 import pytest
 
-from paroma.cli import start
 from paroma.cli.policy import moment
 from paroma.kernel.errors import BadInput
 
@@ -15,23 +13,6 @@ PACK = {
     'forbid(principal, action == Action::"TakePart", resource) when { context.hour >= 22 };\n',
     "tests.toml": '[[test]]\nsays = "no night"\naction = "TakePart"\nfacts = { hour = 23 }\ndecision = "refused"\npolicy = "ours-night"\n',
 }
-
-
-@pytest.fixture
-def paroma_run(capsys, tmp_path):
-    before = os.environ.get("PAROMA_HOME")
-    os.environ["PAROMA_HOME"] = str(tmp_path / "home")
-
-    def run(*arguments):
-        status = start.run(arguments)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    yield run
-    if before is None:
-        del os.environ["PAROMA_HOME"]
-    else:
-        os.environ["PAROMA_HOME"] = before
 
 
 @pytest.fixture

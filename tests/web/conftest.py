@@ -19,9 +19,10 @@ from paroma.learn.disclosure import control
 from paroma.learn.runs.report import Happened, Progress, Proof, RunReport, SiteSeen
 from paroma.trust.policy import purposes
 from paroma.web.console import catalogue, run as console, studies, timeline
-from paroma.web.console.sessions import Done, SignedIn, sessions_page
+from paroma.web.console.sessions import Done, sessions_page
 from paroma.web.kit.charts import Curve
 from paroma.web.kit.pages import SECURITY_HEADERS, STATIC_TYPES, static_file
+from paroma.web.kit.sessions import SessionSeen
 from paroma.web.officer import views as officer
 from paroma.web.portal import views as portal
 
@@ -251,7 +252,7 @@ CONSOLE: Mapping[str, Callable[[], str]] = {
     "runs": lambda: console.runs_page(ROWS, federation="Heart federation", person="Lena Vogt", release="0.1.0"),
     "sessions": lambda: sessions_page(
         tuple(
-            SignedIn(session=f"session-{n}", browser=b, opened=NOON - 90 * n, seen=NOON, ends=NOON + 900, here=not n)
+            SessionSeen(session=f"session-{n}", browser=b, opened=NOON - 90 * n, seen=NOON, ends=NOON + 900, here=not n)
             for n, b in enumerate(("Mozilla/5.0 (X11; Linux x86_64) Chrome/142.0", "curl/8.5"))
         ),
         (

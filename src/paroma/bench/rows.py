@@ -35,37 +35,19 @@ def against(
 ) -> Row:
     """A figure beside a peer's. ratio: theirs over ours; the goal is on the ratio."""
     ratio = peer_value / value if value else float("inf")
-    return Row(
-        what=what,
-        value=value,
-        unit=unit,
-        against=peer,
-        against_value=peer_value,
-        ratio=ratio,
-        goal=f"ratio {sense} {times:g}",
-        holds=_meets(ratio, sense, times),
-    )
+    return paired(what, value, unit, peer, peer_value, ratio, sense, times)
 
 
 def share(what: str, value: float, unit: str, other: str, other_value: float, *, most: float) -> Row:
     """A figure that may be at most `most` times another one. ratio: ours over the other."""
     ratio = value / other_value if other_value else float("inf")
-    return Row(
-        what=what,
-        value=value,
-        unit=unit,
-        against=other,
-        against_value=other_value,
-        ratio=ratio,
-        goal=f"ratio <= {most:g}",
-        holds=ratio <= most,
-    )
+    return paired(what, value, unit, other, other_value, ratio, "<=", most)
 
 
 def paired(
     what: str, value: float, unit: str, other: str, other_value: float, ratio: float, sense: Sense, goal: float
 ) -> Row:
-    """A figure beside another one, measured in pairs. ratio: the median of the pairs' ratios; the goal is on it."""
+    """A figure beside another one. ratio: as measured, such as the median of pairs' ratios; the goal is on it."""
     return Row(
         what=what,
         value=value,

@@ -136,17 +136,12 @@ def person_list(folder: Folder = HERE, *, json: Json = False) -> None:
     from paroma.hub import operator
 
     found = operator.person_list(folder)
-    rows = [
-        (one.name, one.role, f"revoked {iso(one.revoked)}" if one.revoked else "", one.person, one.thumbprint)
-        for one in found
-    ]
     value = [
         {"person": p.person, "name": p.name, "role": p.role, "enrolled": p.enrolled, "revoked": p.revoked,
          "key": p.thumbprint}
         for p in found
     ]  # fmt: skip
-    text = show.table(("name", "role", "", "person", "key"), rows, none="nobody is enrolled yet")
-    show.done({"people": value}, text, json=json)
+    show.done({"people": value}, show.people(found), json=json)
 
 
 @PERSON.command("revoke")

@@ -2,24 +2,20 @@
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from paroma.cli import show
+from paroma.cli.acting import policy_desk
 from paroma.cli.show import Json, ProfileName
 from paroma.kernel import canonical
 from paroma.kernel.clock import iso
 from paroma.kernel.errors import BadInput
 from paroma.kernel.ids import printable
 from paroma.trust.policy.said import Explained, InForce, Replayed
-
-if TYPE_CHECKING:
-    from paroma.sdk.policy import PolicyDesk
 
 APP = show.app("Policies: test packs, explain a decision, see what a change would do before it is made.")
 Since = Annotated[str, typer.Option(help="Since when: `24h`, `7d`, or a date such as 2026-11-23.")]
@@ -54,7 +50,7 @@ def check(
 @APP.command()
 def packs(profile: ProfileName = None, *, json: Json = False) -> None:
     """The packs in force and on trial."""
-    with desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.in_force()
     _in_force(found, json=json)
 
@@ -62,7 +58,7 @@ def packs(profile: ProfileName = None, *, json: Json = False) -> None:
 @APP.command()
 def decisions(profile: ProfileName = None, *, json: Json = False) -> None:
     """The newest decisions that are kept, with their ids."""
-    with desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.decisions()
     rows = [
         (iso(one.at), one.action, one.principal, "allowed" if one.allowed else "refused", one.policy, one.decision[:12])
@@ -83,7 +79,7 @@ def explain(
     """Say why: policy, facts, and the smallest change that would turn a refusal, which was tried."""
     if (decision is None) == (ask is None):
         raise BadInput("a decision or a request is to be explained", do="give an id, or `--ask FILE`")
-    with desk(profile) as there:
+    with policy_desk(profile) as there:
         if ask is not None:
             content = canonical.decode(ask.read_bytes())
             if not isinstance(content, dict):
@@ -105,7 +101,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Decide again, under one more pack, what was decided since a time: which decisions would flip. Changes nothing."""
-    with desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.replay(moment(since, time.time()), files=_files(new))
     show.done(found, replayed(found), json=json)
 
@@ -118,7 +114,7 @@ def stage(
     json: Json = False,
 ) -> None:
     """Put a pack on trial: every decision is also made with it, differences are kept, nothing follows from them."""
-    with desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.stage(_files(folder))
     _in_force(found, json=json)
 
@@ -126,7 +122,7 @@ def stage(
 @APP.command()
 def differences(profile: ProfileName = None, *, json: Json = False) -> None:
     """What the packs on trial would have decided otherwise so far."""
-    with desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.differences()
     if not found.trial:
         show.done(found, "no pack is on trial", json=json)
@@ -155,7 +151,7 @@ def activate(
     json: Json = False,
 ) -> None:
     """Put the pack on trial in force, from the next decision on."""
-    with desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.activate(_part(pack))
     _in_force(found, json=json)
 
@@ -168,7 +164,7 @@ def retire(
     json: Json = False,
 ) -> None:
     """Take a pack out: from its trial, or from force."""
-    with desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.retire(_part(pack))
     _in_force(found, json=json)
 
@@ -199,19 +195,6 @@ def replayed(found: Replayed) -> str:
     ]
     table = show.table(("last", "action", "about", "flips", "policy", "because"), rows, none="none would flip")
     return f"{found.decisions} decisions since {iso(found.since)} decided again, {len(found.flips)} flip\n{table}"
-
-
-@contextmanager
-def desk(profile: str | None) -> Iterator["PolicyDesk"]:
-    """The policies of the hub or site that a profile is for."""
-    from paroma.sdk.connection import talk_as  # not at the top: `paroma site run` needs nothing of it
-    from paroma.sdk.policy import PolicyDesk
-
-    talk = talk_as(profile)
-    try:
-        yield PolicyDesk(talk)
-    finally:
-        talk.close()
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from paroma.cli import policy, show
+from paroma.cli.acting import policy_desk
 from paroma.cli.policy import Since
 from paroma.cli.show import Json, ProfileName
 from paroma.kernel.clock import iso
@@ -18,7 +19,7 @@ RuleWords = Annotated[list[str], typer.Argument(help="A sentence's name, then `p
 @APP.command("list")
 def list_(profile: ProfileName = None, *, json: Json = False) -> None:
     """The rules in force, and the sentences that may be ticked."""
-    with policy.desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.house()
     _show(found, json=json)
 
@@ -26,7 +27,7 @@ def list_(profile: ProfileName = None, *, json: Json = False) -> None:
 @APP.command()
 def add(rule: RuleWords, profile: ProfileName = None, *, json: Json = False) -> None:
     """Tick a sentence: it holds from the next decision on, and stands in the site log."""
-    with policy.desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.change_house(add=(" ".join(rule),))
     _show(found, json=json)
 
@@ -34,7 +35,7 @@ def add(rule: RuleWords, profile: ProfileName = None, *, json: Json = False) -> 
 @APP.command()
 def remove(rule: RuleWords, profile: ProfileName = None, *, json: Json = False) -> None:
     """Take a rule out, from the next decision on."""
-    with policy.desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.change_house(remove=(" ".join(rule),))
     _show(found, json=json)
 
@@ -42,7 +43,7 @@ def remove(rule: RuleWords, profile: ProfileName = None, *, json: Json = False) 
 @APP.command()
 def preview(rule: RuleWords, since: Since = "24h", profile: ProfileName = None, *, json: Json = False) -> None:
     """Which decisions since a time this rule would have turned. Changes nothing."""
-    with policy.desk(profile) as there:
+    with policy_desk(profile) as there:
         found = there.replay(policy.moment(since, time.time()), add=(" ".join(rule),))
     show.done(found, policy.replayed(found), json=json)
 

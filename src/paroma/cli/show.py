@@ -2,13 +2,17 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
+from paroma.kernel.clock import iso
 from paroma.learn.runs.report import RunReport
 from paroma.sdk import tables
+
+if TYPE_CHECKING:
+    from paroma.trust.identity.people import Person  # loads the database, which these commands may do without
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress on stderr.")]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="Which of your profiles; else PAROMA_PROFILE.")]
@@ -32,6 +36,15 @@ def say(line: str) -> None:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, none: str) -> str:
     """A table, or the sentence `none` where there is no row."""
     return tables.columns(head, rows) if rows else none
+
+
+def people(found: "Sequence[Person]") -> str:
+    """Who is or was enrolled, a line each."""
+    rows = [
+        (one.name, one.role, f"revoked {iso(one.revoked)}" if one.revoked else "", one.person, one.thumbprint)
+        for one in found
+    ]
+    return table(("name", "role", "", "person", "key"), rows, none="nobody is enrolled yet")
 
 
 def paged(text: str, command: str) -> str:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paroma.cli import rules, show
+from paroma.cli.acting import officer
 from paroma.cli.show import Json, ProfileName
 from paroma.kernel.clock import iso
 from paroma.kernel.errors import BadInput
 
 if TYPE_CHECKING:
-    from paroma.sdk.officer import Officer, Requested
+    from paroma.sdk.officer import Requested
 
 APP = show.app("A hospital's site: join, keep records, decide as its officer.")
 APP.add_typer(rules.APP, name="rules")
@@ -117,15 +118,10 @@ def person_list(folder: Folder = HERE, *, json: Json = False) -> None:
     from paroma.site import commands
 
     found = commands.person_list(folder)
-    rows = [
-        (one.name, one.role, f"revoked {iso(one.revoked)}" if one.revoked else "", one.person, one.thumbprint)
-        for one in found
-    ]
     value = [
         {"person": p.person, "name": p.name, "role": p.role, "revoked": p.revoked, "key": p.thumbprint} for p in found
     ]
-    text = show.table(("name", "role", "", "person", "key"), rows, none="nobody is enrolled yet")
-    show.done({"people": value}, text, json=json)
+    show.done({"people": value}, show.people(found), json=json)
 
 
 @PERSON.command("revoke")
@@ -164,8 +160,8 @@ def doctor(*, json: Json = False) -> None:
 @APP.command()
 def status(profile: ProfileName = None, *, json: Json = False) -> None:
     """How the site is: line, logs, walls, pause."""
-    officer = _officer(profile)
-    found = officer.site()
+    with officer(profile) as there:
+        found = there.site()
     missing = [wall.name for wall in found.walls if not wall.there]
     seen = found.federation_log
     lines = [
@@ -177,16 +173,14 @@ def status(profile: ProfileName = None, *, json: Json = False) -> None:
         ("federation log", f"{seen.size} entries" + (f", TROUBLE: {seen.trouble}" if seen.trouble else "")),
         ("walls missing", ", ".join(missing) or "none"),
     ]
-    _close(officer)
     show.done(found, show.paged(show.facts(lines), "paroma site open health"), json=json)
 
 
 @APP.command()
 def requests(profile: ProfileName = None, *, json: Json = False) -> None:
     """What is asked of this hospital."""
-    officer = _officer(profile)
-    found = officer.requests()
-    _close(officer)
+    with officer(profile) as there:
+        found = there.requests()
     rows = [(one.permit.title, one.permit.purpose, one.asked_by, one.state, one.permit.id) for one in found]
     text = show.table(("study", "purpose", "asked by", "state", "permit"), rows, none="nothing is asked")
     show.done({"requests": found}, show.paged(text, "paroma site open"), json=json)
@@ -205,9 +199,8 @@ def open_(
         if not place.startswith("permit-"):
             raise BadInput("there is no such page", do=f"name one of {', '.join(PLACES)}, or a permit's id")
         to = f"/officer/requests/{place}"
-    officer = _officer(profile)
-    url = officer.link(to)
-    _close(officer)
+    with officer(profile) as there:
+        url = there.link(to)
     show.done({"url": url}, url, json=json)
 
 
@@ -222,9 +215,8 @@ def sign(
     json: Json = False,
 ) -> None:
     """Sign a permit with your own key, made on this machine."""
-    officer = _officer(profile)
-    found = officer.sign(name, digest=digest)
-    _close(officer)
+    with officer(profile) as there:
+        found = there.sign(name, digest=digest)
     _said("signed", found, json=json)
 
 
@@ -237,18 +229,16 @@ def refuse(
     json: Json = False,
 ) -> None:
     """Say no to a permit, with a reason."""
-    officer = _officer(profile)
-    found = officer.refuse(name, reason)
-    _close(officer)
+    with officer(profile) as there:
+        found = there.refuse(name, reason)
     _said("refused", found, json=json)
 
 
 @APP.command()
 def revoke(name: PermitName, *, reason: Reason, profile: ProfileName = None, json: Json = False) -> None:
     """End a valid permit at this hospital: nothing more under it, whatever runs. The applicant reads the reason."""
-    officer = _officer(profile)
-    done = officer.revoke(name, reason)
-    _close(officer)
+    with officer(profile) as there:
+        done = there.revoke(name, reason)
     when = f"had been ended here at {iso(done.at)}" if done.again else "is ended here, from now on"
     show.done(done, f"permit {done.name} ({done.id}) {when}", json=json)
 
@@ -267,9 +257,8 @@ def erase(
         said = typer.prompt(f"The records of {patient} cannot be brought back. Type the patient's id again", err=True)
         if said.strip() != patient:
             raise BadInput("that is another id: nothing was erased", do="repeat the command, or give --yes")
-    officer = _officer(profile)
-    done = officer.erase(patient, reason)
-    _close(officer)
+    with officer(profile) as there:
+        done = there.erase(patient, reason)
     text = (
         f"{'had been erased before' if done.again else 'erased'}, {iso(done.at)}\n"
         f"certificate: tag {done.tag}, entry {done.entry} of the site log; "
@@ -281,30 +270,17 @@ def erase(
 @APP.command()
 def pause(profile: ProfileName = None, *, json: Json = False) -> None:
     """Take part in nothing until `resume`; withdrawals are recorded all the same."""
-    officer = _officer(profile)
-    officer.pause()
-    _close(officer)
+    with officer(profile) as there:
+        there.pause()
     show.done({"paused": True}, "paused: this hospital takes part in nothing until `paroma site resume`", json=json)
 
 
 @APP.command()
 def resume(profile: ProfileName = None, *, json: Json = False) -> None:
     """Take part again."""
-    officer = _officer(profile)
-    officer.resume()
-    _close(officer)
+    with officer(profile) as there:
+        there.resume()
     show.done({"paused": False}, "this hospital takes part again", json=json)
-
-
-def _officer(profile: str | None) -> "Officer":
-    from paroma.sdk.connection import talk_as  # not at the top: a site that starts needs nothing of it
-    from paroma.sdk.officer import Officer
-
-    return Officer(talk_as(profile))
-
-
-def _close(officer: "Officer") -> None:
-    officer.talk.close()
 
 
 def _said(what: str, asked: "Requested", *, json: bool) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -65,6 +66,16 @@ def opened(settings: HubSettings) -> Hub:
     return _opened(settings, OnDemand(settings.folder / "notes"))
 
 
+@contextmanager
+def at_hub(folder: Path) -> Iterator[Hub]:
+    """The hub of a folder for one command, while another process may serve it. Raises SettingInvalid."""
+    hub = opened(load(folder))
+    try:
+        yield hub
+    finally:
+        hub.store.close()
+
+
 def _opened(settings: HubSettings, workers: Workers) -> Hub:
     ports = Ports(
         clock=SystemClock(),
@@ -103,25 +114,22 @@ def run(folder: Path, ready: Callable[[HubSettings], None] = lambda _settings: N
 
 def invite(folder: Path, owner: str | None = None) -> str:
     """One line that lets one site join. owner: whom it must belong to, if that is known."""
-    settings = load(folder)
-    hub = opened(settings)
+    with at_hub(folder) as hub:
 
-    def mint(tx: Connection) -> str:
-        hub.log.write(tx, "invitation-made", owner=owner or "")
-        made = invitations.mint(
-            tx,
-            url=settings.url,
-            fingerprint=pinning.fingerprint(hub.authority),
-            log_vkey=hub.signer.vkey,
-            now=hub.ports.clock.now(),
-            randomness=hub.ports.randomness,
-            owner=owner,
-        )
-        return str(made)
+        def mint(tx: Connection) -> str:
+            hub.log.write(tx, "invitation-made", owner=owner or "")
+            made = invitations.mint(
+                tx,
+                url=hub.settings.url,
+                fingerprint=pinning.fingerprint(hub.authority),
+                log_vkey=hub.signer.vkey,
+                now=hub.ports.clock.now(),
+                randomness=hub.ports.randomness,
+                owner=owner,
+            )
+            return str(made)
 
-    line = hub.store.write_now(mint)
-    hub.store.close()
-    return line
+        return hub.store.write_now(mint)
 
 
 def enrol_link(folder: Path, name: str, role: str, *, provider: bool = False) -> str:
@@ -132,18 +140,17 @@ def enrol_link(folder: Path, name: str, role: str, *, provider: bool = False) ->
     settings = load(folder)
     if provider:
         enrol_address(settings.login, settings.url, "")  # refused before there is a code that nobody can spend
-    hub = opened(settings)
-    code = hub.store.write_now(
-        lambda tx: people.invite(
-            tx,
-            name=name,
-            role=role,  # type: ignore[arg-type]  # one of ROLES, as was just checked
-            site=None,
-            now=hub.ports.clock.now(),
-            randomness=hub.ports.randomness,
+    with at_hub(folder) as hub:
+        code = hub.store.write_now(
+            lambda tx: people.invite(
+                tx,
+                name=name,
+                role=role,  # type: ignore[arg-type]  # one of ROLES, as was just checked
+                site=None,
+                now=hub.ports.clock.now(),
+                randomness=hub.ports.randomness,
+            )
         )
-    )
-    hub.store.close()
     if provider:
         return enrol_address(settings.login, settings.url, code)
     return str(LoginLine(url=settings.url, fingerprint=pinning.fingerprint(hub.authority), code=code))

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from paroma.hub import proposals, reports
-from paroma.hub.commands import load, opened
+from paroma.hub.commands import at_hub
 from paroma.hub.gate import FEDERATION
 from paroma.hub.lifecycle import AT_THE_MACHINE, Done, Ended, Lifecycle, as_operator
 from paroma.hub.reports import MemberSeen
@@ -25,23 +25,17 @@ BY = AT_THE_MACHINE.id
 
 def member_list(folder: Path) -> tuple[MemberSeen, ...]:
     """All members, and since when each that is offline was not heard. Raises Refused."""
-    hub = opened(load(folder))
-    try:
+    with at_hub(folder) as hub:
         hub.gate.decide(AT_THE_MACHINE, as_operator(facts.ReadMembers), FEDERATION).require()
         now = hub.ports.clock.now()
         return tuple(reports.seen(m, None, now) for m in hub.store.read_now(members.members))
-    finally:
-        hub.store.close()
 
 
 def person_list(folder: Path) -> tuple[Person, ...]:
     """Everybody who is or was enrolled. Raises Refused."""
-    hub = opened(load(folder))
-    try:
+    with at_hub(folder) as hub:
         hub.gate.decide(AT_THE_MACHINE, as_operator(facts.ReadMembers), FEDERATION).require()
         return hub.store.read_now(people.people)
-    finally:
-        hub.store.close()
 
 
 def quarantine(folder: Path, site: str, reason: str) -> Ended:
@@ -91,17 +85,13 @@ def revoke_permit(folder: Path, permit: str, reason: str) -> Ended:
 
 
 def _study(folder: Path, permit: str) -> str:
-    hub = opened(load(folder))
-    try:
+    with at_hub(folder) as hub:
         return hub.store.read_now(lambda tx: proposals.signed(tx, permit)).permit.study
-    finally:
-        hub.store.close()
 
 
 def _act(folder: Path, asked: Sequence[tuple[Facts, Entity]], what: Callable[[Lifecycle, Connection], Done]) -> Ended:
     """Decide, then do it in one transaction."""
-    hub = opened(load(folder))
-    try:
+    with at_hub(folder) as hub:
 
         def act(tx: Connection) -> Done:
             for about, resource in asked:
@@ -110,5 +100,3 @@ def _act(folder: Path, asked: Sequence[tuple[Facts, Entity]], what: Callable[[Li
             return what(hub.lifecycle, tx)
 
         return hub.store.write_now(act).ended
-    finally:
-        hub.store.close()

@@ -589,12 +589,13 @@ class Rounds:
         pending = None
         if permit.privacy is None:
             known = await p.store.read(self._memory)
-            only = await p.blocking.run(lambda: self._only(known, run, permit, held, read.selected))
-            if only is not None:
+            try:
+                cohort = await p.blocking.run(lambda: self._admitted(known, run, permit, read.selected))
+            except DifferencingRefused:
+                only = await p.blocking.run(lambda: self._only(known, permit, held, read.selected))
                 held = await self._cohort(run, permit, asking, only=only)
                 read = await self._read(asked, meter, _About(permit, asking, bundle), held)
-            cohort = await p.blocking.run(lambda: memory.cohort(self._remembering, read.selected))
-            await p.blocking.run(lambda: memory.admit(known, run=run, cohort=cohort, floor=permit.least_patients))
+                cohort = await p.blocking.run(lambda: self._admitted(known, run, permit, read.selected))
             pending = msgspec.msgpack.encode(_Committed(cohort=cohort))
         state = await p.store.read(lambda tx: self._state(tx, run))
         contribution, used, seq = read.contribution, read.contribution.patients, read.seq
@@ -698,19 +699,22 @@ class Rounds:
         limits.require_upload(meter.obliged, contribution.layout.size)  # before anything is debited for it
         return _Read(contribution=contribution, seq=seq)
 
-    def _only(
-        self, known: memory.Memory, run: RunId, permit: Permit, held: _Held, selected: Sequence[PatientId]
-    ) -> frozenset[PatientId] | None:
-        """None where `selected` may be answered about; else the patients of the cohort with whom it may be, because so many
-        more are left out that nobody is singled out. Raises DifferencingRefused where no such part is found.
+    def _admitted(self, known: memory.Memory, run: RunId, permit: Permit, selected: Sequence[PatientId]) -> bytes:
+        """`selected` as the memory knows them, once it is sure that an answer about them singles out nobody. Raises SitsOut,
+        DifferencingRefused, MemoryFull.
         """
         cohort = memory.cohort(self._remembering, selected)
-        try:
-            memory.admit(known, run=run, cohort=cohort, floor=permit.least_patients)
-        except DifferencingRefused:
-            part = memory.apart(known, cohort=cohort, floor=permit.least_patients)
-        else:
-            return None
+        memory.admit(known, run=run, cohort=cohort, floor=permit.least_patients)
+        return cohort
+
+    def _only(
+        self, known: memory.Memory, permit: Permit, held: _Held, selected: Sequence[PatientId]
+    ) -> frozenset[PatientId]:
+        """The patients of the cohort with whom the question may be answered, because so many more are left out that nobody is
+        singled out. Raises DifferencingRefused where no such part is found.
+        """
+        cohort = memory.cohort(self._remembering, selected)
+        part = memory.apart(known, cohort=cohort, floor=permit.least_patients)
         left_out = set(selected) - memory.within(self._remembering, selected, part)
         return frozenset(held.cohort.patients) - left_out
 

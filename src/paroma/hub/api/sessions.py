@@ -11,7 +11,7 @@ from paroma.kernel.ids import PersonId
 from paroma.kernel.release import VERSION
 from paroma.trust.identity import people
 from paroma.trust.identity.people import Person, SessionEnded
-from paroma.web.console.sessions import Done, SignedIn, sessions_page
+from paroma.web.console.sessions import Done, sessions_page
 from paroma.web.kit.http import page
 from paroma.web.kit.sessions import OwnRoutes
 from paroma.web.kit.sign_in import SignIn, closed_for
@@ -40,10 +40,7 @@ class SessionPages:
             person = await self._person(request)
         except SessionEnded as error:
             return closed_for(self._sign_in, error)
-        rows = tuple(
-            SignedIn(session=s.session, browser=s.browser, opened=s.opened, seen=s.seen, ends=s.ends, here=s.here)
-            for s in await self._own.own(person, request)
-        )
+        rows = await self._own.own(person, request)
         acts = tuple(
             Done(what=in_words(a.action), on=a.on, allowed=a.allowed, policy=a.policy, times=a.times, at=a.at)
             for a in await self._own.did(person)

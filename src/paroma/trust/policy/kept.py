@@ -19,6 +19,7 @@ from paroma.kernel.store.database import upsert
 from paroma.trust.policy import asks
 from paroma.trust.policy.decide import Ask, Decision, Policies, Reason, decide_afresh
 from paroma.trust.policy.facts import Entity
+from paroma.trust.policy.said import DifferenceSaid
 from paroma.trust.policy.tables import DECISIONS, DIFFERENCES
 
 RETENTION_DAYS: Final = 90  # where no policy says less
@@ -55,19 +56,6 @@ class Flip:
 
     kept: Kept
     reason: Reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A decision that the policies on trial would have turned. allowed: by those in force."""
-
-    decision: str
-    action: str
-    allowed: bool
-    policy: str
-    because: str
-    times: int
-    at: float
 
 
 def without_patient(ask: Ask) -> Ask:
@@ -182,7 +170,7 @@ def replay(tx: Connection, policies: Policies, at: float) -> tuple[Flip, ...]:
     return tuple(sorted(flips, key=lambda flip: (-flip.kept.at, flip.kept.decision)))
 
 
-def differences(tx: Connection, trial: str) -> tuple[Difference, ...]:
+def differences(tx: Connection, trial: str) -> tuple[DifferenceSaid, ...]:
     """What the policies of this digest, on trial, would have decided otherwise; newest first."""
     found = (
         select(DIFFERENCES, DECISIONS.c.action)
@@ -191,7 +179,7 @@ def differences(tx: Connection, trial: str) -> tuple[Difference, ...]:
         .order_by(DIFFERENCES.c.at.desc(), DIFFERENCES.c.decision)
     )
     return tuple(
-        Difference(
+        DifferenceSaid(
             decision=row["decision"],
             action=row["action"],
             allowed=row["allowed"],

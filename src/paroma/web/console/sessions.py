@@ -3,18 +3,7 @@
 from dataclasses import dataclass
 
 from paroma.web.kit.pages import render
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedIn:
-    """A session. opened, seen, ends: unix s. here: the one that looks at the page."""
-
-    session: str
-    browser: str
-    opened: float
-    seen: float
-    ends: float
-    here: bool
+from paroma.web.kit.sessions import SessionSeen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +19,7 @@ class Done:
 
 
 def sessions_page(
-    rows: tuple[SignedIn, ...], acts: tuple[Done, ...], *, federation: str, person: str, release: str, form_key: str
+    rows: tuple[SessionSeen, ...], acts: tuple[Done, ...], *, federation: str, person: str, release: str, form_key: str
 ) -> str:
     """GET /me/sessions"""
     return render(

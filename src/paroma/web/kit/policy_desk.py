@@ -24,7 +24,6 @@ from paroma.trust.policy.kept import Flip, Kept
 from paroma.trust.policy.said import (
     DecisionSaid,
     Differences,
-    DifferenceSaid,
     FlipSaid,
     HouseChange,
     HouseSaid,
@@ -224,18 +223,7 @@ def _differences(tx: Connection, policies: str, trial: str) -> Differences:
         trial=trial,
         since=began,
         decisions=kept.count(tx, began) if trial else 0,
-        found=tuple(
-            DifferenceSaid(
-                decision=one.decision,
-                action=one.action,
-                allowed=one.allowed,
-                policy=one.policy,
-                because=one.because,
-                times=one.times,
-                at=one.at,
-            )
-            for one in (kept.differences(tx, trial) if trial else ())
-        ),
+        found=kept.differences(tx, trial) if trial else (),
     )
 
 
