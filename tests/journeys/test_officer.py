@@ -7,7 +7,7 @@ from urllib.request import HTTPCookieProcessor, build_opener
 import pytest
 
 from paroma.kernel.errors import Refused
-from paroma.lab.processes import ProcessFailed
+from paroma.lab.processes import ProcessFailed, until
 from paroma.sdk.officer import Officer, OtherPermit
 from paroma.trust.permit import permit as permits
 
@@ -20,7 +20,11 @@ def officer(running):
 
 
 def test_the_officer_sees_what_is_asked_in_plain_words(officer):
-    asked = [one for one in officer.requests() if one.state == "valid"]
+    def valid():
+        return [one for one in officer.requests() if one.state == "valid"]
+
+    until(lambda: bool(valid()), seconds=20, sentence="the hub did not tell the site that the permit is valid")
+    asked = valid()
     assert asked
     assert asked[0].benefit
     assert asked[0].patients is not None
